@@ -1,0 +1,78 @@
+"""Small helpers that everything else may import: errors for the user, atomic files, spelling hints."""
+
+import difflib
+import errno
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+
+class InputError(ValueError):
+    """Something the user gave (a file, a key, a folder) is wrong.
+
+    The message is one line that names the file or key, says what is wrong with it and what to do.
+    `run_command` prints it without a stack trace.
+    """
+
+
+def run_command(main) -> None:
+    """Run a script's `main()`: an InputError becomes one line on stderr and exit code 2."""
+    try:
+        sys.exit(main())
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def did_you_mean(name: str, known) -> str:
+    """`; did you mean 'NEAREST'?` for the known name that is spelt most like `name`, or an empty string."""
+    by_lower = {str(option).lower(): str(option) for option in known}
+    near = difflib.get_close_matches(str(name).lower(), by_lower, n=1, cutoff=0.5)
+    return f"; did you mean '{by_lower[near[0]]}'?" if near else ""
+
+
+def atomic_write(path, data: bytes) -> None:
+    """Write `data` to `path` so that a reader sees the old file or the whole new one, also after a power cut.
+
+    The bytes go to a temporary file in the same folder, which is flushed to disk and renamed over `path`.
+
+    Raises:
+        InputError: the disk is full, or the folder cannot be written to; `path` keeps its old content.
+    """
+    path = Path(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        if temporary is not None and os.path.exists(temporary):
+            os.unlink(temporary)
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        reason = "no space left" if full else error.strerror
+        raise InputError(
+            f"{path}: could not be written ({reason}); what stood there before is untouched; "
+            f"{'free some space' if full else 'check the folder'} and start again"
+        ) from error
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename inside `folder` durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
