@@ -1,0 +1,17 @@
+"""The network. `create_model(args)` builds it from a config or from any object with the same attributes."""
+
+from models.ssiu import ESAM, MSGM, SSIU, MoEFS, SSReM, check_architecture
+
+__all__ = ["ESAM", "MSGM", "SSIU", "MoEFS", "SSReM", "check_architecture", "create_model"]
+
+
+def create_model(args) -> SSIU:
+    """SSIU for `args`: any object with the attributes scale, n_feats, num_heads and n_blocks.
+
+    The ablation attributes use_esam, use_moe and msgm_depthwise may be absent; the full network is then built.
+
+    Raises:
+        ValueError: sizes that do not fit together.
+    """
+    ablation = {key: getattr(args, key) for key in ("use_esam", "use_moe", "msgm_depthwise") if hasattr(args, key)}
+    return SSIU(args.scale, args.n_feats, args.num_heads, args.n_blocks, **ablation)
