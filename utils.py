@@ -17,12 +17,15 @@ class InputError(ValueError):
 
 
 def run_command(main) -> None:
-    """Run a script's `main()`: an InputError becomes one line on stderr and exit code 2."""
+    """Run a script's `main()`: an InputError becomes one line on stderr and exit code 2, Ctrl-C code 130."""
     try:
         sys.exit(main())
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
 
 
 def did_you_mean(name: str, known) -> str:

@@ -3,7 +3,11 @@
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import yaml
+
+from datas import downscale, lr_folder, upscale, write_png
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
@@ -16,3 +20,39 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"{SHARED} is absent: real benchmark images are not part of the project")
     return SHARED
+
+
+TINY = {
+    "model": "SSUFSR", "scale": 2, "n_feats": 8, "num_heads": 4, "n_blocks": 3,
+    "data_path": "", "training_dataset": "sample", "patch_size": 24, "batch_size": 4, "data_repeat": 4,
+    "data_augment": True, "threads": 0, "epochs": 2, "lr": 1e-3, "eta_min": 1e-6, "lambda_l1": 1.0, "lambda_fft": 0.01,
+    "eval_sets": ["Sample"], "log_every": 3, "test_every": 2, "seed": 5,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory) -> Path:
+    """A data_path with six training and two evaluation images, smooth random ones of 60x52 pixels, x2."""
+    root = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    for folder, count in (("Sample/Sample_train_HR", 6), ("benchmark/Sample/HR", 2)):
+        hr_folder = root / folder
+        for number in range(count):
+            coarse = rng.integers(0, 256, (15, 13, 3), dtype=np.uint8)
+            image = upscale(coarse, 4)
+            write_png(hr_folder / f"{number:04d}.png", image)
+            write_png(lr_folder(hr_folder, 2) / f"{number:04d}x2.png", downscale(image, 2))
+    return root
+
+
+@pytest.fixture
+def tiny_config(tiny_data, tmp_path):
+    """Function of config keys: a YAML file of a network and a run small enough for tests, 12 iterations."""
+
+    def write(name="tiny.yml", **changes) -> Path:
+        path = tmp_path / name
+        values = {**TINY, "data_path": str(tiny_data), "log_path": str(tmp_path / "runs"), **changes}
+        path.write_text(yaml.safe_dump(values))
+        return path
+
+    return write

@@ -1,0 +1,227 @@
+"""Checkpoints: opened safely, recognised, cleaned, compared with the network, written atomically.
+
+Files of any of these forms are read: published ones (a dict around a state dict whose keys carry `module.`), bare state
+dicts, those of a compiled network (`_orig_mod.`), this project's own, and safetensors. Pickles are opened with
+`weights_only=True` and nothing else: a file that carries code is refused.
+"""
+
+import hashlib
+import io
+import pickle
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from utils import InputError, atomic_write
+
+NESTING = ("ema_state_dict", "model_state_dict", "state_dict", "params_ema", "params", "model")  # first match is taken
+PREFIXES = ("module.", "_orig_mod.")
+# Published files log scores as numpy scalars; rebuilding those runs no code of the file's.
+_scalar = np.float64(0).__reduce__()[0]
+NUMPY_SCALARS = [
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in ("float64", "float32", "int64")),
+    *((_scalar, f"numpy.{module}.multiarray.scalar") for module in ("core", "_core")),  # numpy 1 and 2
+]
+WHERE_PUBLISHED = (
+    "weights published with the paper (arXiv 2506.11823 links to its authors' repository) belong in pretrain_model/, "
+    "e.g. pretrain_model/model_x2_290.pt; name the file with --set pretrain=FILE"
+)
+RUN_PATTERN = re.compile(r"iteration_(\d+)\.pt")
+
+
+class LoadReport(NamedTuple):
+    """What became of each key: taken from the file, left in the file, initialised afresh."""
+
+    loaded: list[str]
+    skipped: list[str]
+    initialised: list[str]
+
+    def __str__(self) -> str:
+        lines = [f"{len(self.loaded)} keys loaded: {_shorten(self.loaded)}"]
+        lines += [f"{len(keys)} keys {what}: {', '.join(keys)}" for what, keys in self._others() if keys]
+        return "\n".join(lines)
+
+    def _others(self):
+        return ("skipped (in the file, do not fit)", self.skipped), ("initialised afresh", self.initialised)
+
+
+def read_checkpoint(path) -> dict:
+    """Whatever dict the file holds, on the CPU.
+
+    Raises:
+        InputError: no such file, damaged, carries code, or is no dict.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such checkpoint; {WHERE_PUBLISHED}")
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        with torch.serialization.safe_globals(NUMPY_SCALARS):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise InputError(
+            f"{path}: refused: not a checkpoint, or it carries code or objects other than tensors and numbers; "
+            "ask its author for a plain state dict"
+        ) from error
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError, safetensors.SafetensorError) as error:
+        raise InputError(f"{path}: damaged or not a checkpoint ({_first_line(error)}); fetch it again") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: holds a {type(content).__name__}, not a state dict")
+    return content
+
+
+def extract_weights(content: dict, path="checkpoint") -> dict[str, Tensor]:
+    """The state dict inside `content` with published key names: nesting unwrapped, prefixes removed.
+
+    A file of this project that holds averaged (EMA) weights yields those.
+    """
+    nested = next((content[name] for name in NESTING if isinstance(content.get(name), dict)), None)
+    weights = content if nested is None else nested
+    if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise InputError(f"{path}: no state dict found in it (its keys: {_shorten([str(key) for key in content])})")
+    return {_strip(key): value for key, value in weights.items()}
+
+
+def read_weights(path) -> dict[str, Tensor]:
+    """`extract_weights` of `read_checkpoint`."""
+    return extract_weights(read_checkpoint(path), path)
+
+
+def detect_scale(weights: dict[str, Tensor]) -> int | None:
+    """The scale a state dict was made for, from the shapes of its tail; None if it has none."""
+    if "tail.6.weight" in weights:
+        return 4
+    if "tail.0.weight" not in weights:
+        return None
+    out_channels, in_channels = weights["tail.0.weight"].shape[:2]
+    return round((out_channels / in_channels) ** 0.5)
+
+
+def load_weights(model: nn.Module, path, new_tail: bool = False) -> LoadReport:
+    """Put the weights of a file into `model` (SSIU).
+
+    Strict: every key must be there, fit, and be known. With `new_tail`, keys of the tail may be missing, unknown or
+    misshapen; those of the network then keep their initial values (fine-tuning across scales).
+
+    Raises:
+        InputError: lists the keys that do not fit; nothing is loaded then.
+    """
+    weights, own = read_weights(path), model.state_dict()
+    missing = [key for key in own if key not in weights]
+    unexpected = [key for key in weights if key not in own]
+    misshapen = [key for key in own if key in weights and own[key].shape != weights[key].shape]
+    wrong = [key for key in missing + unexpected + misshapen if not (new_tail and key.startswith("tail."))]
+    if wrong:
+        raise InputError(_mismatch(path, weights, own, missing, unexpected, misshapen))
+    fitting = {key: weights[key] for key in own if key in weights and key not in misshapen}
+    model.load_state_dict({**own, **fitting})
+    return LoadReport(list(fitting), unexpected + misshapen, missing + misshapen)
+
+
+def shipped_weights(folder, scale: int) -> Path:
+    """The weights that come with the project for this scale.
+
+    Raises:
+        InputError: there are none; says where published ones are to be had.
+    """
+    path = Path(folder) / f"SSIU_x{scale}.pt"
+    if not path.is_file():
+        raise InputError(f"{path}: no x{scale} weights come with the project; {WHERE_PUBLISHED}")
+    return path
+
+
+def file_hash(path) -> str:
+    """SHA-256 of a file, as hexadecimal text."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def save_checkpoint(path, content: dict) -> None:
+    """Serialise `content` and write it atomically, with the SHA-256 of the whole file as its zip archive's comment.
+
+    Raises:
+        InputError: the disk is full or the folder cannot be written to; an older file of that name is untouched.
+    """
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    body = buffer.getvalue()[:-2]  # a zip archive ends with the two-byte length of its comment, here 0
+    comment = _checksum(body)
+    atomic_write(path, body + len(comment).to_bytes(2, "little") + comment)
+
+
+def is_intact(path) -> bool:
+    """Whether a file by `save_checkpoint` still matches its checksum."""
+    data, length = Path(path).read_bytes(), len(_checksum(b""))
+    return data[-length:] == _checksum(data[: -length - 2])
+
+
+def _checksum(body: bytes) -> bytes:
+    return b"sha256 " + hashlib.sha256(body).hexdigest().encode()
+
+
+def run_checkpoints(folder) -> list[Path]:
+    """Checkpoints of a run, the newest (largest iteration) first."""
+    found = [(int(match[1]), path) for path in Path(folder).glob("*.pt") if (match := RUN_PATTERN.fullmatch(path.name))]
+    return [path for _, path in sorted(found, reverse=True)]
+
+
+def save_run(folder, content: dict, keep_last: int) -> Path:
+    """Write `iteration_NNNNNNN.pt` of a run, then remove all but the newest `keep_last`."""
+    path = Path(folder) / f"iteration_{content['iteration']:07d}.pt"
+    save_checkpoint(path, content)
+    for old in run_checkpoints(folder)[keep_last:]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def load_run(folder, say=print) -> tuple[Path, dict]:
+    """The newest undamaged checkpoint of a run; damaged ones are reported through `say` and passed over.
+
+    Raises:
+        InputError: the folder holds no undamaged checkpoint.
+    """
+    for path in run_checkpoints(folder):
+        if is_intact(path):
+            return path, read_checkpoint(path)
+        say(f"{path}: damaged (its checksum does not match); trying the one before it")
+    raise InputError(f"{folder}: no undamaged checkpoint to resume from (expected iteration_*.pt)")
+
+
+def _strip(key: str) -> str:
+    while key.startswith(PREFIXES):
+        key = key.removeprefix(next(prefix for prefix in PREFIXES if key.startswith(prefix)))
+    return key
+
+
+def _mismatch(path, weights, own, missing, unexpected, misshapen) -> str:
+    theirs, ours = detect_scale(weights), detect_scale(own)
+    parts = []
+    if theirs and ours and theirs != ours:
+        parts.append(f"it holds an x{theirs} network, the config asks for x{ours}")
+        parts.append("to fine-tune across scales set pretrain_new_tail=True")
+    for what, keys in (("missing", missing), ("unexpected", unexpected)):
+        if keys:
+            parts.append(f"{len(keys)} {what}: {', '.join(keys)}")
+    if misshapen:
+        shapes = (f"{key} {tuple(weights[key].shape)} for {tuple(own[key].shape)}" for key in misshapen)
+        parts.append(f"{len(misshapen)} misshapen: {', '.join(shapes)}")
+    return f"{path}: the weights do not fit the network: {'; '.join(parts)}"
+
+
+def _shorten(keys: list[str], most: int = 6) -> str:
+    return ", ".join(keys[:most]) + (f" ... {keys[-1]}" if len(keys) > most else "")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:120]

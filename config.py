@@ -1,0 +1,233 @@
+"""The configuration: one frozen dataclass, read from a flat YAML file and `--set key=value` overrides.
+
+The keys of published SSIU files keep their names and meaning. Keys without a default must stand in the file. Anything
+unknown, of the wrong type or out of range is refused before any work starts, with the file and the key named.
+"""
+
+import dataclasses
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from models import check_architecture
+from utils import InputError, did_you_mean
+
+AMP_TYPES = ("", "bf16", "fp16")
+TRAINING_DATASETS = ("div2k", "df2k", "sample")
+SCHEDULES = ("epoch", "progress")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    # --- network (paper, section III) ---
+    model: str  # 'SSUFSR', the name in published files
+    scale: int  # s: 2, 3 or 4
+    n_feats: int  # C, channels; 64 in the paper
+    num_heads: int  # heads of ESAM; 4
+    n_blocks: int  # N, unfolding stages, a multiple of 3; 9
+    rgb_range: float = 1.0  # images are RGB in [0, 1]; nothing else is supported
+    colors: int = 3  # RGB; nothing else is supported
+    use_esam: bool = True  # ablation: False leaves S3.a out
+    use_moe: bool = True  # ablation: False takes the last stage alone in place of MoE-FS
+    msgm_depthwise: tuple[int, ...] = (1, 2, 3, 4)  # ablation: which of MSGM_1 .. MSGM_4 keep their DW3x3
+
+    # --- weights to start from ---
+    pretrain: str = ""  # checkpoint file; empty: train.py starts from scratch, test.py takes the shipped weights
+    pretrain_new_tail: bool = False  # fine-tune across scales: a tail that does not fit is initialised afresh
+
+    # --- data ---
+    data_path: str  # root of DF2K/, DIV2K/, benchmark/, ... (README, "Data")
+    training_dataset: str  # 'df2k' (3,450 images), 'div2k' (800) or 'sample'; not used where `data` is given
+    data: tuple[dict, ...] = ()  # other training images: [{path: HR folder, lr: LR folder, weight: 1.0}, ...]
+    cache_path: str = ""  # folder of the packed training images; empty: data_path/cache
+    patch_size: int  # side of an HR patch in pixels, 64 s in the paper
+    batch_size: int  # patches per optimiser step, over all processes; 40
+    data_repeat: int  # times each image is seen in an epoch; 40
+    data_augment: bool  # horizontal flip, vertical flip, transpose, each with probability 1/2
+    threads: int = 4  # loader processes; 0 loads in the training process
+
+    # --- recipe ---
+    epochs: int  # 290
+    lr: float  # AdamW's initial learning rate; 1e-3
+    warmup_epochs: int = 0  # epochs of linear warm-up before the cosine
+    eta_min: float  # learning rate at the end of the cosine; 1e-6
+    schedule: str = "epoch"  # 'epoch': stepped once an epoch (paper); 'progress': every iteration, see trainer.py
+    decays: tuple[int, ...] = ()  # of an older step schedule in published files; the cosine does not use it
+    gamma: float = 0.5  # likewise
+    lambda_l1: float  # weight of L1; 1.0
+    lambda_fft: float  # weight of the FFT loss; 0.01
+    seed: int = 2024  # initial weights and sampling
+
+    # --- options that change the recipe, all off ---
+    ema_decay: float = 0.0  # decay of the exponential moving average of the weights, e.g. 0.999; 0: none
+    amp: str = ""  # 'bf16' or 'fp16' autocast; empty: float32
+    compile: bool = False  # torch.compile the network
+    clip_grad: float = 0.0  # largest gradient norm; 0: no clipping
+    accumulate: int = 1  # pieces a batch is cut into, for less memory; the step is the same
+    max_minutes: float = 0.0  # stop (and save) after this many minutes of training; 0: no limit
+
+    # --- evaluation ---
+    eval_sets: tuple[str, ...]  # folders of data_path/benchmark
+    test_every: int = 1  # epochs between validations; 0: only after the last
+    save_image: bool = False  # test.py: write SR images; train.py: after the last validation
+
+    # --- the run ---
+    log_path: str = "./runs"  # folder of all runs
+    log_name: str = ""  # folder of this run; empty: model, scale and time
+    log_every: int = 1000  # iterations between log lines
+    keep_last: int = 2  # checkpoints kept besides best.pt
+    gpu_ids: tuple[int, ...] = (0,)  # CUDA devices, one per process; ignored, with a note, where there is no CUDA
+
+    def __post_init__(self):
+        """Raises InputError naming the first key whose value cannot be honoured."""
+        for key, wrong, remedy in self._problems():
+            if wrong:
+                raise InputError(f"config key '{key}': {getattr(self, key)!r} {remedy}")
+        try:
+            check_architecture(self.scale, self.n_feats, self.num_heads, self.n_blocks, self.msgm_depthwise)
+        except ValueError as error:
+            raise InputError(f"config key {error}") from error
+
+    def _problems(self):
+        """(key, is it wrong, why and what to do), in the order of the fields."""
+        yield "model", self.model != "SSUFSR", "is unknown; the network of this project is 'SSUFSR'"
+        yield "rgb_range", self.rgb_range != 1.0, "is not supported; images are RGB in [0, 1]: use 1.0"
+        yield "colors", self.colors != 3, "is not supported; the network works on RGB: use 3"
+        yield "data_path", not self.data_path, "is empty; name the folder that holds DF2K/ and benchmark/"
+        unknown = self.training_dataset not in TRAINING_DATASETS
+        hint = did_you_mean(self.training_dataset, TRAINING_DATASETS)
+        yield "training_dataset", unknown, f"is not one of {', '.join(TRAINING_DATASETS)}{hint}"
+        uneven = self.scale in (2, 3, 4) and self.patch_size % self.scale
+        yield "patch_size", self.patch_size < 1 or uneven, f"is not a positive multiple of scale {self.scale}"
+        for key in ("batch_size", "data_repeat", "epochs", "accumulate", "keep_last", "log_every"):
+            yield key, getattr(self, key) < 1, "is not a whole number from 1 up"
+        for key in ("threads", "test_every", "warmup_epochs", "clip_grad", "max_minutes", "seed"):
+            yield key, getattr(self, key) < 0, "is negative"
+        yield "batch_size", self.batch_size % self.accumulate, f"is not a multiple of accumulate {self.accumulate}"
+        yield "lr", self.lr <= 0, "is not positive"
+        yield "eta_min", not 0 <= self.eta_min <= self.lr, f"is not between 0 and lr {self.lr}"
+        yield "warmup_epochs", self.warmup_epochs >= self.epochs, f"leaves nothing of {self.epochs} epochs"
+        yield "schedule", self.schedule not in SCHEDULES, f"is not one of {', '.join(SCHEDULES)}"
+        yield "lambda_l1", self.lambda_l1 < 0, "is negative"
+        yield "lambda_fft", self.lambda_fft < 0, "is negative"
+        yield "lambda_l1", self.lambda_l1 == self.lambda_fft == 0, "and lambda_fft are both 0: there is no loss"
+        yield "ema_decay", not 0 <= self.ema_decay < 1, "is not in [0, 1)"
+        yield "amp", self.amp not in AMP_TYPES, "is not 'bf16', 'fp16' or empty"
+        yield "eval_sets", len(set(self.eval_sets)) < len(self.eval_sets), "names a set twice"
+        bad_ids = min(self.gpu_ids, default=0) < 0 or len(set(self.gpu_ids)) < len(self.gpu_ids)
+        yield "gpu_ids", bad_ids, "must be different numbers from 0 up"
+
+    def notes(self) -> list[str]:
+        """Lines to print about keys that are accepted but have no effect."""
+        if self.decays:
+            return ["config keys 'decays' and 'gamma' belong to an older step schedule; the cosine does not use them"]
+        return []
+
+    def to_yaml(self) -> str:
+        """The resolved configuration as YAML that `load_config` reads back to an equal Config."""
+        plain = {key: list(v) if isinstance(v, tuple) else v for key, v in dataclasses.asdict(self).items()}
+        return yaml.safe_dump(plain, sort_keys=False, default_flow_style=None)
+
+
+FIELDS = {field.name: field for field in dataclasses.fields(Config)}
+TYPES = typing.get_type_hints(Config)
+EXPECTED = {int: "a whole number", float: "a number", bool: "True or False", str: "text", dict: "a mapping"}
+
+
+def load_config(path, overrides: list[str] = ()) -> Config:
+    """Read a YAML file, then apply `key=value` overrides (values are YAML too).
+
+    Raises:
+        InputError: no such file, not YAML, an unknown, missing or repeated key, a wrong type or value.
+    """
+    values = {**read_yaml(path), **parse_overrides(overrides)}
+    unknown = [key for key in values if key not in FIELDS]
+    if unknown:
+        raise InputError(f"{path}: unknown config key '{unknown[0]}'{did_you_mean(unknown[0], FIELDS)}")
+    missing = [f.name for f in FIELDS.values() if f.default is dataclasses.MISSING and f.name not in values]
+    if missing:
+        raise InputError(f"{path}: config key '{missing[0]}' is missing; add it (configs/ has complete examples)")
+    converted = {key: convert(f"{path}: config key '{key}'", value, TYPES[key]) for key, value in values.items()}
+    try:
+        return Config(**converted)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def read_yaml(path) -> dict:
+    """The mapping in a YAML file; InputError if there is none, or if a key stands in it twice."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not a text file"
+        raise InputError(f"{path}: the config cannot be read ({reason}); see configs/ for examples") from error
+    try:
+        values = yaml.load(text, Loader=_UniqueKeyLoader)
+    except yaml.YAMLError as error:
+        where = f", line {error.problem_mark.line + 1}" if getattr(error, "problem_mark", None) else ""
+        raise InputError(f"{path}{where}: not valid YAML ({getattr(error, 'problem', None) or error})") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: not a config: expected lines of 'key: value'")
+    return values
+
+
+def parse_overrides(overrides: list[str]) -> dict:
+    """['lr=1e-4', 'eval_sets=[Set5]'] -> {'lr': ..., 'eval_sets': [...]}; InputError for anything else."""
+    values = {}
+    for item in overrides:
+        key, equals, text = item.partition("=")
+        if not equals or not key.strip():
+            raise InputError(f"--set {item}: expected key=value")
+        key = key.strip()
+        if key not in FIELDS:
+            raise InputError(f"--set {item}: unknown config key '{key}'{did_you_mean(key, FIELDS)}")
+        try:
+            values[key] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise InputError(f"--set {item}: the value is not valid YAML") from error
+    return values
+
+
+def convert(where: str, value, wanted):
+    """`value` as the annotated type `wanted`; an empty value stands for empty text or an empty list.
+
+    YAML 1.1 reads 1e-6 (without a point) as text, and published files write 1 for True: both are understood.
+    """
+    if typing.get_origin(wanted) is tuple:
+        item_type = typing.get_args(wanted)[0]
+        if value is None:
+            return ()
+        if not isinstance(value, list):
+            raise InputError(f"{where}: expected a list, got {value!r}")
+        return tuple(convert(f"{where}[{place}]", item, item_type) for place, item in enumerate(value))
+    if wanted is str and value is None:
+        return ""
+    if wanted is bool and value in (0, 1):
+        return bool(value)
+    if wanted is float and isinstance(value, (int, str)) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
+        raise InputError(f"{where}: expected {EXPECTED[wanted]}, got {value!r}")
+    return value
+
+
+def differences(old: Config, new: Config) -> dict[str, tuple]:
+    """Keys whose values differ: {key: (old, new)}."""
+    pairs = ((key, getattr(old, key), getattr(new, key)) for key in FIELDS)
+    return {key: (before, after) for key, before, after in pairs if before != after}
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """SafeLoader takes the last of two equal keys without a word; this one refuses."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
+        for place, key in enumerate(keys):
+            if key in keys[:place]:
+                raise yaml.MarkedYAMLError(problem=f"key '{key}' stands in it twice", problem_mark=node.start_mark)
+        return super().construct_mapping(node, deep)

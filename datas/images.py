@@ -1,0 +1,128 @@
+"""Finding, reading and writing image files.
+
+One rule for every image of the project: what is read is 8-bit RGB, (H, W, 3) uint8. 8-bit RGB files are taken as
+they are and 8-bit grey files become three equal channels (Set14/bridge is grey); everything else (16 bit, palette,
+alpha, CMYK, 1 bit) is refused, because turning it into RGB is a decision for whoever owns the images. EXIF rotation
+is ignored: pixels are taken in the order in which they are stored.
+"""
+
+import itertools
+import struct
+import zlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import imageio.v3 as iio
+import numpy as np
+
+from utils import InputError, atomic_write
+
+SUFFIXES = (".png", ".webp", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+HEADER_THREADS = 8  # headers wait for the disk, not for the processor
+
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_COLOURS = {0: "grey", 2: "RGB", 3: "palette", 4: "grey with alpha", 6: "RGBA"}
+_PILLOW_MODES = {"1": "1-bit", "P": "palette", "LA": "grey with alpha", "RGBA": "RGBA", "CMYK": "CMYK"}
+# What Pillow's decoders raise on damaged files.
+_DECODER_ERRORS = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, struct.error, zlib.error)
+
+
+def list_images(folder, advice: str = "check the path") -> list[Path]:
+    """The image files of `folder` (not of its subfolders), sorted by stem; hidden files are left out.
+
+    Raises:
+        InputError: there is no such folder or it has no image (the message ends with `advice`), or two images differ
+            only by their suffix.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; {advice}")
+    files = [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.name[0] != "."]
+    if not files:
+        raise InputError(f"{folder}: no image in this folder ({', '.join(SUFFIXES)}); {advice}")
+    files.sort(key=lambda path: (path.stem, path.suffix))
+    for first, second in itertools.pairwise(files):
+        if first.stem == second.stem:
+            raise InputError(f"{folder}: {first.name} and {second.name} have the same name; remove one of them")
+    return files
+
+
+def read_rgb(path) -> np.ndarray:
+    """The pixels of an 8-bit RGB or grey file as (H, W, 3) uint8.
+
+    Raises:
+        InputError: the file is missing, damaged, or neither 8-bit RGB nor 8-bit grey.
+    """
+    path = Path(path)
+    image_size(path)  # refuses what Pillow would convert silently, such as 16-bit RGB
+    try:
+        image = iio.imread(path, plugin="pillow", index=0)
+    except _DECODER_ERRORS as error:
+        raise _damaged(path, error) from error
+    return np.repeat(image[:, :, None], 3, axis=2) if image.ndim == 2 else image
+
+
+def image_size(path) -> tuple[int, int]:
+    """(height, width) in pixels from the file's header; no pixel is decoded.
+
+    Raises:
+        InputError: the file is missing, its header is damaged, or it is neither 8-bit RGB nor 8-bit grey.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            header = file.read(26)
+        if header.startswith(_PNG_SIGNATURE):
+            kind, height, width = _png_header(header)
+        else:
+            kind, height, width = _pillow_header(path)
+    except _DECODER_ERRORS as error:
+        raise _damaged(path, error) from error
+    if kind not in ("8-bit RGB", "8-bit grey"):
+        raise InputError(f"{path}: holds {kind} pixels; convert it to an 8-bit RGB PNG")
+    return height, width
+
+
+def image_sizes(files: Sequence[Path]) -> np.ndarray:
+    """`image_size` of every file, read by several threads: (N, 2) int64, height and width."""
+    with ThreadPoolExecutor(HEADER_THREADS) as pool:
+        return np.array(list(pool.map(image_size, files)), dtype=np.int64).reshape(len(files), 2)
+
+
+def encode_png(image: np.ndarray) -> bytes:
+    """An (H, W, 3) uint8 image as the bytes of a PNG file."""
+    return iio.imwrite("<bytes>", image, extension=".png", plugin="pillow")
+
+
+def write_png(path, image: np.ndarray) -> None:
+    """Write an (H, W, 3) uint8 image as PNG; a reader sees the old file or the whole new one.
+
+    Raises:
+        InputError: the disk is full or the folder cannot be written to.
+    """
+    atomic_write(path, encode_png(image))
+
+
+def _png_header(header: bytes) -> tuple[str, int, int]:
+    """Kind, height and width from the first 26 bytes (signature and IHDR, PNG specification section 11.2.1)."""
+    width, height, depth, colour = struct.unpack(">IIBB", header[16:26])
+    return f"{depth}-bit {_PNG_COLOURS[colour]}", height, width
+
+
+def _pillow_header(path: Path) -> tuple[str, int, int]:
+    with iio.imopen(path, "r", plugin="pillow") as file:
+        height, width = file.properties(index=0).shape[:2]
+        meta = file.metadata(index=0, exclude_applied=False)
+    bits = meta.get("BitsPerSample", 8)  # TIFF; Pillow opens 16-bit RGB TIFF as 8-bit RGB
+    depth = max(bits) if isinstance(bits, tuple) else bits
+    mode = meta["mode"]
+    if mode in ("RGB", "L"):
+        return f"{depth}-bit {'RGB' if mode == 'RGB' else 'grey'}", height, width
+    return _PILLOW_MODES.get(mode, f"'{mode}'"), height, width
+
+
+def _damaged(path: Path, error: Exception) -> InputError:
+    if isinstance(error, OSError) and error.errno is not None:
+        return InputError(f"{path}: could not be read ({error.strerror}); check the path and its permissions")
+    return InputError(f"{path}: is damaged or no image, it cannot be decoded; replace it with an intact copy")

@@ -1,0 +1,71 @@
+"""Evaluate SSIU on benchmark sets.
+
+    python test.py --config ./configs/SSUFSR_light_x4.yml --set data_path=./data
+    python test.py --config ./configs/SSUFSR_light_x2.yml --set pretrain=pretrain_model/model_x2_290.pt --json x2.json
+    python test.py --config ./configs/SSUFSR_light_x4.yml --set 'eval_sets=[Set5]' --save-images --self-ensemble
+    python test.py --config ./configs/SSUFSR_light_x4.yml --set 'eval_sets=[MyPhotos]' --lr-only
+
+Weights are those of the config key `pretrain`; where it is empty, those that come with the project for the scale.
+"""
+
+import argparse
+from pathlib import Path
+
+from tqdm import tqdm
+
+from checkpoints import load_weights, shipped_weights
+from config import load_config
+from datas import BenchmarkSet
+from devices import device_name, pick_device
+from evaluator import evaluate_set, self_ensemble
+from models import create_model
+from report import as_json, table, write_csv, write_json, write_model_card
+from utils import run_command
+
+SHIPPED = Path(__file__).parent / "pretrain_model"
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", required=True, help="YAML file, see configs/")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a config key")
+    parser.add_argument("--out", type=Path, help="folder of per_image.csv and SR images (default results/CONFIG)")
+    parser.add_argument("--json", type=Path, help="also write means, images, config, versions and device to this file")
+    parser.add_argument("--save-images", action="store_true", help="write SR images, one folder per set")
+    parser.add_argument("--self-ensemble", action="store_true", help="average over 8 flips and transpositions")
+    parser.add_argument("--lr-only", action="store_true", help="sets without HR: super-resolve, score nothing")
+    parser.add_argument("--model-card", action="store_true", help="write the weights' model card, WEIGHTS.md")
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    config = load_config(arguments.config, arguments.set)
+    out = arguments.out or Path("results") / Path(arguments.config).stem
+    sets = [BenchmarkSet(config.data_path, name, config.scale, arguments.lr_only) for name in config.eval_sets]
+    weights = Path(config.pretrain) if config.pretrain else shipped_weights(SHIPPED, config.scale)
+    device = pick_device(config.gpu_ids)
+
+    model = create_model(config)
+    load_weights(model, weights)
+    network = model.to(device).eval()
+    print(f"weights: {weights}{'' if config.pretrain else ' (shipped: pretrain is empty)'}; on {device_name(device)}")
+
+    results = []
+    for images in sets:
+        folder = out / images.name if arguments.save_images or config.save_image else None
+        bar = tqdm(images, desc=images.name, leave=False)
+        forward = self_ensemble(network) if arguments.self_ensemble else network
+        results.append(evaluate_set(forward, bar, images.name, config.scale, device, True, folder))
+
+    print(table(results, config.scale))
+    write_csv(out / "per_image.csv", results)
+    summary = as_json(results, config, weights, device_name(device), arguments.self_ensemble)
+    if arguments.json:
+        write_json(arguments.json, summary)
+    if arguments.model_card:
+        print(f"wrote {write_model_card(weights, table(results, config.scale), summary)}")
+
+
+if __name__ == "__main__":
+    run_command(main)

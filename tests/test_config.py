@@ -1,0 +1,143 @@
+"""The configuration: published files load, and every wrong key or value is named."""
+
+import pytest
+import yaml
+from conftest import ROOT, TINY
+
+from config import FIELDS, differences, load_config
+from utils import InputError
+
+CONFIGS = sorted((ROOT / "configs").rglob("*.yml"))
+PUBLISHED = """
+model: 'SSUFSR'
+scale: 4
+rgb_range: 1.0
+colors: 3
+n_feats: 64
+num_heads: 4
+n_blocks: 9
+pretrain:
+patch_size: 256
+batch_size: 40
+data_repeat: 40
+data_augment: 1
+epochs: 290
+lr: 0.001
+warmup_epochs: 0
+eta_min: 1e-6
+decays: [250, 400, 425, 450, 475]
+gamma: 0.5
+log_every: 1000
+test_every: 1
+log_path: ./experiments
+log_name:
+lambda_l1: 1.0
+lambda_fft: 0.01
+gpu_ids: [1]
+threads: 8
+save_image: True
+data_path: /data/SR
+training_dataset: 'df2k'
+eval_sets: ['Set5', 'Set14', 'B100', 'Urban100', 'Manga109']
+"""
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_shipped_config_loads_and_round_trips(path, tmp_path):
+    config = load_config(path)
+    (tmp_path / "resolved.yml").write_text(config.to_yaml())
+    assert differences(config, load_config(tmp_path / "resolved.yml")) == {}
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_the_default_configs_are_the_papers_recipe(scale):
+    config = load_config(ROOT / "configs" / f"SSUFSR_light_x{scale}.yml")
+    assert (config.scale, config.patch_size) == (scale, 64 * scale)
+    assert (config.n_feats, config.num_heads, config.n_blocks) == (64, 4, 9)
+    assert (config.epochs, config.lr, config.eta_min, config.warmup_epochs) == (290, 1e-3, 1e-6, 0)
+    assert (config.batch_size, config.data_repeat, config.data_augment) == (40, 40, True)
+    assert (config.lambda_l1, config.lambda_fft, config.seed) == (1.0, 0.01, 2024)
+    assert (config.ema_decay, config.amp, config.compile, config.clip_grad, config.max_minutes) == (0, "", False, 0, 0)
+
+
+def test_a_published_file_loads_with_a_note_about_the_step_schedule(tmp_path):
+    path = tmp_path / "published.yml"
+    path.write_text(PUBLISHED)
+    config = load_config(path)
+    assert config.eta_min == 1e-6  # YAML reads 1e-6 as text
+    assert (config.pretrain, config.data_augment, config.save_image, config.gpu_ids) == ("", True, True, (1,))
+    assert "decays" in config.notes()[0]
+
+
+def test_the_command_line_wins_over_the_file(tiny_config):
+    config = load_config(tiny_config(), ["lr=5e-4", "eval_sets=[Set5, B100]", "pretrain=", "amp=bf16"])
+    assert (config.lr, config.eval_sets, config.pretrain, config.amp) == (5e-4, ("Set5", "B100"), "", "bf16")
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"batchsize": 4}, "unknown config key 'batchsize'; did you mean 'batch_size'"),
+        ({"lr": "fast"}, "config key 'lr': expected a number, got 'fast'"),
+        ({"epochs": 2.5}, "config key 'epochs': expected a whole number, got 2.5"),
+        ({"epochs": True}, "config key 'epochs': expected a whole number"),
+        ({"data_augment": "maybe"}, "config key 'data_augment': expected True or False"),
+        ({"eval_sets": "Set5"}, "config key 'eval_sets': expected a list"),
+        ({"patch_size": 25}, "config key 'patch_size': 25 is not a positive multiple of scale 2"),
+        ({"n_blocks": 4}, "config key n_blocks: 4 is not a positive multiple of 3"),
+        ({"scale": 5, "patch_size": 25}, "config key scale: 5 is not one of"),
+        ({"model": "EDSR"}, "config key 'model': 'EDSR' is unknown"),
+        ({"colors": 1}, "config key 'colors': 1 is not supported"),
+        ({"rgb_range": 255}, "config key 'rgb_range': 255.0 is not supported"),
+        ({"data_path": ""}, "config key 'data_path': '' is empty"),
+        ({"training_dataset": "df2kk"}, "is not one of div2k, df2k, sample; did you mean 'df2k'"),
+        ({"amp": "int8"}, "config key 'amp'"),
+        ({"accumulate": 3}, "config key 'batch_size': 4 is not a multiple of accumulate 3"),
+        ({"lambda_l1": 0, "lambda_fft": 0}, "there is no loss"),
+        ({"gpu_ids": [0, 0]}, "config key 'gpu_ids'"),
+    ],
+)
+def test_wrong_values_are_named(changes, complaint, tiny_config):
+    with pytest.raises(InputError) as caught:
+        load_config(tiny_config(**changes))
+    assert complaint in str(caught.value)
+    assert "tiny.yml" in str(caught.value)
+
+
+@pytest.mark.parametrize("key", [name for name in TINY if name in FIELDS and name not in ("threads", "log_every")])
+def test_a_missing_key_is_named(key, tmp_path):
+    values = {name: value for name, value in TINY.items() if name != key} | {"data_path": "."}
+    if key in ("data_path", "seed", "test_every"):
+        values.pop(key, None)
+    path = tmp_path / "short.yml"
+    path.write_text(yaml.safe_dump(values))
+    if key in ("seed", "test_every"):  # these have defaults
+        load_config(path)
+    else:
+        with pytest.raises(InputError, match=f"config key '{key}' is missing"):
+            load_config(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("scale: [2", "not valid YAML"),
+        ("just words", "not a config"),
+        ("", "not a config"),
+        ("scale: 2\nscale: 4\n", "key 'scale' stands in it twice"),
+        (b"\xff\xfe\x00", "cannot be read"),
+    ],
+)
+def test_a_file_that_is_no_config_is_refused(text, complaint, tmp_path):
+    path = tmp_path / "bad.yml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(InputError, match=complaint):
+        load_config(path)
+    with pytest.raises(InputError, match="cannot be read"):
+        load_config(tmp_path / "absent.yml")
+
+
+@pytest.mark.parametrize("override", ["lr", "=3", "learning_rate=3", "lr=[1"])
+def test_bad_overrides_are_refused(override, tiny_config):
+    with pytest.raises(InputError, match="--set"):
+        load_config(tiny_config(), [override])

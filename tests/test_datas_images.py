@@ -1,0 +1,164 @@
+"""Reading and writing image files: what is taken as it is and what is refused."""
+
+import struct
+import zlib
+
+import cv2
+import imageio.v3 as iio
+import numpy as np
+import pytest
+
+from datas.images import image_size, image_sizes, list_images, read_rgb, write_png
+from utils import InputError
+
+
+def random_image(height=20, width=30, channels=3, dtype=np.uint8):
+    return np.random.default_rng(1).integers(0, np.iinfo(dtype).max, (height, width, channels), dtype=dtype)
+
+
+def raw_png(rows: np.ndarray, depth: int, colour: int, extra: bytes = b"") -> bytes:
+    """A PNG file written chunk by chunk; rows: (H, bytes per row) uint8, colour: PNG colour type."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    height, row_bytes = rows.shape
+    samples = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]
+    header = struct.pack(">IIBBBBB", row_bytes * 8 // (depth * samples), height, depth, colour, 0, 0, 0)
+    pixels = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + extra + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+def palette_chunk() -> bytes:
+    data = bytes(range(48))
+    return struct.pack(">I", len(data)) + b"PLTE" + data + struct.pack(">I", zlib.crc32(b"PLTE" + data))
+
+
+def message(call, *arguments) -> str:
+    with pytest.raises(InputError) as caught:
+        call(*arguments)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".webp", ".bmp", ".tif"])
+def test_8_bit_rgb_is_read_as_it_is(tmp_path, suffix):
+    image, path = random_image(), tmp_path / f"a{suffix}"
+    iio.imwrite(path, image, plugin="pillow", **({"lossless": True} if suffix == ".webp" else {}))
+    assert np.array_equal(read_rgb(path), image)
+    assert image_size(path) == (20, 30)
+
+
+def test_8_bit_grey_is_read_as_three_equal_channels(tmp_path):
+    grey = random_image()[..., 0]
+    iio.imwrite(tmp_path / "grey.png", grey)
+    image = read_rgb(tmp_path / "grey.png")
+    assert image.shape == (20, 30, 3)
+    assert all(np.array_equal(image[..., channel], grey) for channel in range(3))
+
+
+@pytest.mark.parametrize(
+    ("depth", "colour", "extra", "kind"),
+    [
+        (16, 2, b"", "16-bit RGB"),
+        (16, 0, b"", "16-bit grey"),
+        (1, 0, b"", "1-bit grey"),
+        (8, 3, palette_chunk(), "palette"),
+        (8, 4, b"", "grey with alpha"),
+        (8, 6, b"", "RGBA"),
+        (16, 6, b"", "16-bit RGBA"),
+    ],
+)
+def test_other_png_kinds_are_refused_by_name(tmp_path, depth, colour, extra, kind):
+    path = tmp_path / "odd.png"
+    path.write_bytes(raw_png(np.zeros((4, 48), np.uint8), depth, colour, extra))
+    for call in (read_rgb, image_size):
+        text = message(call, path)
+        assert str(path) in text
+        assert kind in text
+        assert "convert it to an 8-bit RGB PNG" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "image", "mode", "kind"),
+    [
+        ("a.jpg", random_image(channels=4), "CMYK", "CMYK"),
+        ("a.tif", random_image(channels=4), "RGBA", "RGBA"),
+        ("a.tif", random_image(dtype=np.uint16)[..., 0], None, "I;16"),
+        ("a.bmp", random_image()[..., 0] > 99, None, "1-bit"),
+    ],
+)
+def test_other_kinds_of_other_formats_are_refused_by_name(tmp_path, name, image, mode, kind):
+    iio.imwrite(tmp_path / name, image, plugin="pillow", mode=mode)
+    text = message(read_rgb, tmp_path / name)
+    assert kind in text
+    assert name in text
+
+
+def test_16_bit_rgb_tiff_is_refused(tmp_path):
+    cv2.imwrite(str(tmp_path / "a.tif"), random_image(dtype=np.uint16))
+    assert "16-bit RGB" in message(read_rgb, tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("kept", [0, 10, 30, 400, -1])
+def test_a_truncated_png_is_refused_by_name(tmp_path, kept):
+    path = tmp_path / "cut.png"
+    write_png(path, random_image())
+    path.write_bytes(path.read_bytes()[: kept if kept >= 0 else -40])
+    text = message(read_rgb, path)
+    assert "cut.png" in text
+    assert "intact copy" in text
+
+
+def test_a_png_with_a_flipped_byte_is_refused(tmp_path):
+    path = tmp_path / "flipped.png"
+    write_png(path, random_image())
+    data = bytearray(path.read_bytes())
+    data[200] ^= 255
+    path.write_bytes(data)
+    assert "flipped.png" in message(read_rgb, path)
+
+
+def test_the_size_is_read_without_the_pixels(tmp_path):
+    path = tmp_path / "header.png"
+    write_png(path, random_image(40, 50))
+    path.write_bytes(path.read_bytes()[:40])
+    assert image_size(path) == (40, 50)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    assert "No such file" in message(read_rgb, tmp_path / "none.png")
+
+
+def test_images_are_listed_by_stem_whatever_their_suffix(tmp_path):
+    for name in ("b.png", "a.webp", "c.JPG", "notes.txt", ".hidden.png"):
+        (tmp_path / name).touch()
+    (tmp_path / "d.png.dir").mkdir()
+    assert [path.name for path in list_images(tmp_path)] == ["a.webp", "b.png", "c.JPG"]
+
+
+def test_a_missing_and_an_empty_folder_are_refused_with_the_advice(tmp_path):
+    assert "no such folder; check data_path" in message(list_images, tmp_path / "none", "check data_path")
+    assert "no image in this folder" in message(list_images, tmp_path)
+
+
+def test_two_images_of_the_same_stem_are_refused(tmp_path):
+    (tmp_path / "a.png").touch()
+    (tmp_path / "a.webp").touch()
+    text = message(list_images, tmp_path)
+    assert "a.png" in text
+    assert "a.webp" in text
+
+
+def test_sizes_of_several_files_come_in_their_order(tmp_path):
+    files = [tmp_path / f"{number}.png" for number in range(20)]
+    for number, path in enumerate(files):
+        write_png(path, np.zeros((number + 1, 2 * number + 1, 3), np.uint8))
+    assert image_sizes(files).tolist() == [[number + 1, 2 * number + 1] for number in range(20)]
+
+
+def test_what_is_written_is_read_back_and_leaves_no_other_file(tmp_path):
+    image = random_image()
+    write_png(tmp_path / "new" / "a.png", image)
+    assert np.array_equal(read_rgb(tmp_path / "new" / "a.png"), image)
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.png"]

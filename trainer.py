@@ -1,0 +1,343 @@
+"""The training loop, top to bottom: batch, step, log, validate, save.
+
+The learning rate is a function of the position, the samples of an iteration are a function of its number, and a
+checkpoint holds everything else, so a run may stop after any iteration and go on with the same bits.
+"""
+
+import math
+import os
+import signal
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from checkpoints import load_run, load_weights, run_checkpoints, save_checkpoint, save_run
+from config import Config
+from datas import BenchmarkSet, TrainSet, open_train_set
+from devices import device_name, pick_device
+from evaluator import evaluate_set, from_network, to_network
+from models import create_model
+from run_log import RunLog, comparison
+from step import TrainStep
+from utils import InputError, atomic_write
+
+LOOK_EVERY = {"cpu": 1, "cuda": 100}  # iterations between looks at the losses; each look waits for the device
+
+
+@dataclass(frozen=True)
+class Process:
+    """This process among those of torchrun (one on its own without it), and its device."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @classmethod
+    def join(cls, config: Config) -> "Process":
+        """Join torchrun's group if there is one. Raises InputError for devices that do not exist."""
+        rank, world, local = (int(os.environ.get(name, default)) for name, default in _TORCHRUN)
+        device = pick_device(config.gpu_ids, local, say=print if rank == 0 else lambda text: None)
+        if world == 1 and device.type == "cuda" and len(config.gpu_ids) > 1:
+            count = len(config.gpu_ids)
+            raise InputError(
+                f"config key 'gpu_ids': {count} devices need as many processes: start with "
+                f"torchrun --nproc_per_node={count} train.py ..., or name one device"
+            )
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        if world > 1 and not dist.is_initialized():
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        return cls(rank, world, device)
+
+    def agree(self, flag: bool) -> bool:
+        """Whether the flag is set in any process."""
+        if self.world == 1:
+            return flag
+        votes = torch.tensor(float(flag), device=self.device)
+        dist.all_reduce(votes)
+        return bool(votes)
+
+    def average(self, values: torch.Tensor) -> torch.Tensor:
+        """The mean of a tensor over all processes."""
+        if self.world > 1:
+            dist.all_reduce(values)
+        return values / self.world
+
+    def first_says(self, value: float) -> float:
+        """The first process's number, in every process."""
+        if self.world == 1:
+            return value
+        shared = torch.tensor(value, dtype=torch.float64, device=self.device)
+        dist.broadcast(shared, 0)
+        return shared.item()
+
+
+_TORCHRUN = (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))
+
+
+@dataclass
+class Position:
+    """Where a run stands, saved with every checkpoint."""
+
+    iteration: int = 0  # steps taken
+    minutes: float = 0.0  # time spent in training steps, over all pieces of the run
+    best: dict = field(default_factory=lambda: {"psnr": -math.inf, "iteration": 0})
+
+
+class StopRequest:
+    """Set by SIGTERM or Ctrl-C: the loop saves and ends after the step under way; a second signal ends at once."""
+
+    def __init__(self):
+        self.signal = None
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._receive)
+
+    def _receive(self, number, _frame):
+        self.signal = number
+        signal.signal(number, signal.SIG_DFL)
+
+
+def learning_rate(config: Config, iteration: int, iterations_per_epoch: int, minutes: float = 0.0) -> float:
+    """Learning rate of step `iteration` (from 0): linear warm-up, then a cosine from lr to eta_min.
+
+    Schedule 'epoch' (the paper's) steps once an epoch. 'progress' moves every iteration, by whichever is further: the
+    iterations done out of all, or the minutes spent out of max_minutes; a run cut short by the clock is then annealed.
+    """
+    if config.schedule == "epoch":
+        epoch, quantum = iteration // iterations_per_epoch, 1.0
+    else:
+        by_clock = minutes / config.max_minutes if config.max_minutes else 0.0
+        epoch = config.epochs * max(iteration / (config.epochs * iterations_per_epoch), by_clock)
+        quantum = 1 / iterations_per_epoch
+    if epoch < config.warmup_epochs:
+        return config.lr * min(1.0, (epoch + quantum) / config.warmup_epochs)
+    progress = min(1.0, (epoch - config.warmup_epochs) / (config.epochs - config.warmup_epochs))
+    return config.eta_min + (config.lr - config.eta_min) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def train(config: Config, folder: Path, resume: bool) -> int:
+    """Train as `config` says, in `folder`; returns the exit code: 0 when finished, 128 + signal when stopped by one.
+
+    Raises:
+        InputError: anything wrong with the data, the weights or the devices, before the first step; a loss that is
+            not finite; no space to save.
+    """
+    process = Process.join(config)
+    first = process.rank == 0
+    if config.batch_size % (process.world * config.accumulate):
+        pieces = f"{process.world} process(es) x accumulate {config.accumulate}"
+        raise InputError(f"config key 'batch_size': {config.batch_size} cannot be divided into {pieces}")
+    sets = [BenchmarkSet(config.data_path, name, config.scale) for name in config.eval_sets]
+    torch.manual_seed(config.seed)
+    model = create_model(config).to(process.device)
+    report = load_weights(model, config.pretrain, config.pretrain_new_tail) if config.pretrain and not resume else None
+    data = open_data(config)
+    step = TrainStep(config, model, wrap(model, config, process), process.device)
+    position = restore(step, folder) if resume else Position()
+    per_epoch, total = data.iterations_per_epoch, config.epochs * data.iterations_per_epoch
+
+    log = RunLog(folder if first else None, position.iteration)
+    if first:
+        atomic_write(folder / "config.yml", config.to_yaml().encode())
+    log.say(f"{process.world} process(es) on {device_name(process.device)}; {data.num_images} images")
+    log.say(f"from iteration {position.iteration:,} to {total:,}, {per_epoch:,} an epoch")
+    for line in [f"{config.pretrain}: {report}"] * bool(report) + config.notes() + source_lines(data, per_epoch):
+        log.say(line)
+    if position.iteration >= total or out_of_time(config, position):
+        log.say("this run is finished already; nothing was done")
+        return 0
+
+    stop = StopRequest()
+    losses, since = [], time.perf_counter()  # loss terms that nobody looked at yet, and the time of the last look
+    sums = torch.zeros(3, dtype=torch.float64)  # L1, FFT, count since the last log line
+    quiet = 0.5 if sys.stderr.isatty() else 30  # seconds between updates; a log file wants few
+    bar = tqdm(total=total, initial=position.iteration, unit="it", disable=not first, mininterval=quiet)
+    for lr_crops, hr_crops in make_loader(data.shard(process.rank, process.world), position.iteration, total, config):
+        rate = learning_rate(config, position.iteration, per_epoch, position.minutes)
+        losses.append(step(lr_crops, hr_crops, rate))
+        position.iteration += 1
+        bar.update()
+
+        epoch, into_epoch = divmod(position.iteration, per_epoch)
+        log_due = position.iteration % config.log_every == 0
+        interrupted = stop.signal is not None and process.world == 1
+        look = len(losses) >= LOOK_EVERY[process.device.type] or log_due or into_epoch == 0 or interrupted
+        if not look:
+            continue
+        sums += finite_sums(losses, process, position.iteration, data, folder)
+        seconds, speed = time.perf_counter() - since, len(losses) * config.batch_size / (time.perf_counter() - since)
+        position.minutes = process.first_says(position.minutes + seconds / 60)
+        last = position.iteration == total or out_of_time(config, position)
+        stopped = process.agree(stop.signal is not None) and not last
+        l1, fft = (sums[:2] / sums[2]).tolist()
+        values = {"loss": l1 + fft, "l1": l1, "fft": fft, "lr": rate, "images_per_second": speed}
+        shown = {"loss": f"{l1 + fft:.5f}", "lr": f"{rate:.2e}", "images/s": f"{speed:.0f}"}
+        bar.set_postfix(shown, refresh=False)
+        if log_due or last:
+            log.record("train", position.iteration, {**values, "minutes": position.minutes})
+            log.say(f"iteration {position.iteration:,}: " + ", ".join(f"{k} {v:.4g}" for k, v in values.items()))
+            sums.zero_()
+
+        if first and (into_epoch == 0 or last or stopped):
+            save_run(folder, snapshot(step, position, epoch, config), config.keep_last)
+        validation_due = last or (into_epoch == 0 and config.test_every and epoch % config.test_every == 0)
+        if first and sets and validation_due and not stopped:
+            validate(step, sets, config, position, log, folder / "images" if last and config.save_image else None)
+            save_run(folder, snapshot(step, position, epoch, config), config.keep_last)
+            if position.best["iteration"] == position.iteration:
+                save_checkpoint(folder / "best.pt", snapshot(step, position, epoch, config))
+        process.agree(False)  # the others wait here while the first saves and validates
+        losses, since = [], time.perf_counter()
+        if last or stopped:
+            break
+
+    bar.close()
+    log.say(f"{'stopped' if stopped else 'finished'} after iteration {position.iteration:,}; saved in {folder}")
+    log.close()
+    if process.world > 1:
+        dist.destroy_process_group()
+    return 128 + stop.signal if stopped else 0
+
+
+def out_of_time(config: Config, position: Position) -> bool:
+    """Whether the run has spent its max_minutes."""
+    return bool(config.max_minutes) and position.minutes >= config.max_minutes
+
+
+def open_data(config: Config) -> TrainSet:
+    """The training crops the config names."""
+    return open_train_set(
+        config.data_path,
+        config.training_dataset,
+        config.data,
+        config.scale,
+        config.patch_size,
+        config.batch_size,
+        config.data_repeat,
+        config.data_augment,
+        config.seed,
+        config.cache_path,
+    )
+
+
+def wrap(model: torch.nn.Module, config: Config, process: Process) -> torch.nn.Module:
+    """The model as the step calls it: compiled if asked for, and averaging gradients over the processes."""
+    network = torch.compile(model) if config.compile else model
+    if process.world > 1:
+        network = DistributedDataParallel(network, [process.device] if process.device.type == "cuda" else None)
+    return network
+
+
+def make_loader(data: TrainSet, start: int, stop: int, config: Config) -> DataLoader:
+    """Batches start .. stop - 1 in order, loaded ahead by `threads` processes."""
+    return DataLoader(
+        data,
+        batch_size=None,
+        sampler=range(start, stop),
+        num_workers=config.threads,
+        worker_init_fn=_leave_signals_to_the_parent,
+        pin_memory=torch.cuda.is_available() and bool(config.gpu_ids),
+        prefetch_factor=4 if config.threads else None,
+    )
+
+
+def finite_sums(losses: list, process: Process, iteration: int, data: TrainSet, folder: Path) -> torch.Tensor:
+    """Sums (L1, FFT, count) of the loss terms of the steps up to `iteration`, averaged over the processes.
+
+    Raises:
+        InputError: a term is not finite; names the step, the terms and the images it saw. Nothing is saved.
+    """
+    terms = process.average(torch.stack(losses)).double().cpu()
+    bad = (~terms.isfinite().all(dim=1)).nonzero()
+    if len(bad):
+        number = iteration - len(losses) + int(bad[0])
+        l1, fft = terms[int(bad[0])].tolist()
+        newest = next(iter(run_checkpoints(folder)), "none yet")
+        raise InputError(
+            f"the loss of iteration {number + 1} is not finite (L1 {l1}, FFT {fft}); images: "
+            f"{', '.join(data.names(number))}; the last good checkpoint is untouched: {newest}; "
+            "look at those images, or lower lr, or set clip_grad"
+        )
+    return torch.cat([terms.sum(0), torch.tensor([float(len(losses))], dtype=torch.float64)])
+
+
+def validate(
+    step: TrainStep,
+    sets: list[BenchmarkSet],
+    config: Config,
+    position: Position,
+    log: RunLog,
+    image_folder: Path | None,
+) -> None:
+    """Score every set, record it, and note in `position.best` whether the first set's PSNR is the best so far."""
+    network = step.evaluated.eval()
+    for images in sets:
+        target = image_folder / images.name if image_folder else None
+        result = evaluate_set(network, images, images.name, config.scale, step.device, image_folder=target)
+        standard, official = result.mean("standard"), result.mean("official")
+        scores = {"psnr": standard.psnr, "ssim": standard.ssim}
+        scores |= {"official_psnr": official.psnr, "official_ssim": official.ssim, "minutes": position.minutes}
+        log.record(f"validation/{images.name}", position.iteration, scores)
+        log.say(f"iteration {position.iteration:,} {images.name}: {standard.psnr:.3f} dB / {standard.ssim:.4f}")
+        if images is sets[0]:
+            if standard.psnr > position.best["psnr"]:
+                position.best = {"psnr": standard.psnr, "iteration": position.iteration}
+            pair = images[0]
+            with torch.no_grad():
+                sr_image = from_network(network(to_network(pair.lr, step.device))[0])
+            panel = comparison(pair.lr, sr_image, pair.hr, config.scale)
+            log.picture(f"{images.name}/{pair.name}: LR, bicubic, SR, HR", position.iteration, panel)
+    step.model.train()
+
+
+def snapshot(step: TrainStep, position: Position, epoch: int, config: Config) -> dict:
+    """A checkpoint's content.
+
+    Raises:
+        InputError: a weight is not finite; such a checkpoint would be of no use.
+    """
+    bad = [name for name, weight in step.model.named_parameters() if not weight.isfinite().all()]
+    if bad:
+        raise InputError(
+            f"weights are not finite after iteration {position.iteration} (first: {bad[0]}); nothing was saved, "
+            "the last good checkpoint is untouched; lower lr or set clip_grad"
+        )
+    return {
+        "epoch": epoch,
+        **asdict(position),
+        **step.state_dict(),
+        "config": config.to_yaml(),
+        "random_states": {"torch": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()},
+    }
+
+
+def restore(step: TrainStep, folder: Path) -> Position:
+    """Put the newest undamaged checkpoint of a run into `step`; returns where it stood."""
+    path, content = load_run(folder, say=lambda line: print(line, file=sys.stderr))
+    try:
+        step.load_state_dict(content)
+        torch.set_rng_state(content["random_states"]["torch"])
+        if torch.cuda.is_available():
+            torch.cuda.set_rng_state_all(content["random_states"]["cuda"])
+        return Position(content["iteration"], content["minutes"], content["best"])
+    except (KeyError, RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{path}: cannot be resumed with this config ({reason})") from error
+
+
+def source_lines(data: TrainSet, iterations: int) -> list[str]:
+    """What fraction of the crops comes from where, one line per source."""
+    return [f"crops from {path}: {share:.1%}, {count} images" for path, count, share in data.source_report(iterations)]
+
+
+def _leave_signals_to_the_parent(_worker: int) -> None:
+    """Ctrl-C and SIGTERM reach the whole group; workers must live on until the parent has saved."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
