@@ -1,0 +1,36 @@
+# make demo: everything once, small, on built-in photographs.   make test: lint and tests.
+# Both need Python >= 3.10, git and make; the rest is installed into .venv.
+
+PYTHON ?= python3
+BIN := .venv/bin
+SAMPLE := --set data_path=./data/sample --set 'eval_sets=[Sample]'
+
+.PHONY: demo test clean
+
+.venv/ready: requirements.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+.venv/ready-to-test: .venv/ready requirements-test.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-test.txt
+	touch $@
+
+demo: .venv/ready
+	rm -rf runs/demo results/demo
+	$(BIN)/python -m datas.sample --out data/sample
+	@echo "== train a small SSIU; max_minutes cuts the run short"
+	$(BIN)/python train.py --config configs/sample_x4.yml --set log_name=demo --set max_minutes=0.5
+	@echo "== resume it to the end"
+	$(BIN)/python train.py --resume runs/demo --set max_minutes=0
+	@echo "== its scores, and below them those of the shipped weights of the full network"
+	$(BIN)/python test.py --config configs/sample_x4.yml --set pretrain=runs/demo/best.pt --out results/demo/small
+	$(BIN)/python test.py --config configs/SSUFSR_light_x4.yml $(SAMPLE) --save-images --out results/demo --json results/demo/scores.json
+	$(BIN)/python -m tools.compare --config configs/SSUFSR_light_x4.yml $(SAMPLE) --sr results/demo --out results/demo/comparison.png
+
+test: .venv/ready-to-test
+	$(BIN)/ruff check .
+	$(BIN)/python -m pytest -q
+
+clean:
+	rm -rf .venv runs results data/sample
