@@ -19,10 +19,10 @@ SAMPLE := --set data_path=./data/sample --set 'eval_sets=[Sample]'
 demo: .venv/ready
 	rm -rf runs/demo results/demo
 	$(BIN)/python -m datas.sample --out data/sample
-	@echo "== train a small SSIU; max_minutes cuts the run short"
+	@echo "== train a small SSIU; half a minute of it"
 	$(BIN)/python train.py --config configs/sample_x4.yml --set log_name=demo --set max_minutes=0.5
-	@echo "== resume it to the end"
-	$(BIN)/python train.py --resume runs/demo --set max_minutes=0
+	@echo "== resume it; it ends annealed after at most one and a half minutes"
+	$(BIN)/python train.py --resume runs/demo --set max_minutes=1.5
 	@echo "== its scores, and below them those of the shipped weights of the full network"
 	$(BIN)/python test.py --config configs/sample_x4.yml --set pretrain=runs/demo/best.pt --out results/demo/small
 	$(BIN)/python test.py --config configs/SSUFSR_light_x4.yml $(SAMPLE) --save-images --out results/demo --json results/demo/scores.json

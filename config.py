@@ -11,10 +11,9 @@ from pathlib import Path
 
 import yaml
 
-from models import check_architecture
+from models import BACKENDS, PRECISIONS, check_architecture
 from utils import InputError, did_you_mean
 
-AMP_TYPES = ("", "bf16", "fp16")
 TRAINING_DATASETS = ("div2k", "df2k", "sample")
 SCHEDULES = ("epoch", "progress")
 
@@ -62,13 +61,19 @@ class Config:
 
     # --- options that change the recipe, all off ---
     ema_decay: float = 0.0  # decay of the exponential moving average of the weights, e.g. 0.999; 0: none
-    amp: str = ""  # 'bf16' or 'fp16' autocast; empty: float32
-    compile: bool = False  # torch.compile the network
+    precision: str = "float32"  # of training: 'float32', 'tf32', 'bf16' or 'fp16', see models/precision.py
+    compile: bool = False  # torch.compile the plain network
     clip_grad: float = 0.0  # largest gradient norm; 0: no clipping
     accumulate: int = 1  # pieces a batch is cut into, for less memory; the step is the same
     max_minutes: float = 0.0  # stop (and save) after this many minutes of training; 0: no limit
 
+    # --- the same numbers, faster ---
+    backend: str = "auto"  # 'plain', 'cpu' or 'triton'; 'auto' takes the fastest that fits, see models/paths.py
+    cuda_graph: bool = False  # record the training step once and replay it (one GPU)
+    data_on_gpu: bool = False  # hold the training images on the GPU and crop there
+
     # --- evaluation ---
+    eval_precision: str = "float32"  # of validation and test.py; anything else is not for reported numbers
     eval_sets: tuple[str, ...]  # folders of data_path/benchmark
     test_every: int = 1  # epochs between validations; 0: only after the last
     save_image: bool = False  # test.py: write SR images; train.py: after the last validation
@@ -114,7 +119,12 @@ class Config:
         yield "lambda_fft", self.lambda_fft < 0, "is negative"
         yield "lambda_l1", self.lambda_l1 == self.lambda_fft == 0, "and lambda_fft are both 0: there is no loss"
         yield "ema_decay", not 0 <= self.ema_decay < 1, "is not in [0, 1)"
-        yield "amp", self.amp not in AMP_TYPES, "is not 'bf16', 'fp16' or empty"
+        for key, known in (("precision", PRECISIONS), ("eval_precision", PRECISIONS), ("backend", BACKENDS)):
+            yield key, getattr(self, key) not in known, f"is not one of {', '.join(known)}"
+        untraceable = self.compile and self.backend not in ("auto", "plain")
+        yield "compile", untraceable, f"compiles the plain network; it does not go with backend {self.backend!r}"
+        scaled = self.cuda_graph and self.precision == "fp16"
+        yield "cuda_graph", scaled, "does not go with precision 'fp16', whose loss scaling waits for the device"
         yield "eval_sets", len(set(self.eval_sets)) < len(self.eval_sets), "names a set twice"
         bad_ids = min(self.gpu_ids, default=0) < 0 or len(set(self.gpu_ids)) < len(self.gpu_ids)
         yield "gpu_ids", bad_ids, "must be different numbers from 0 up"

@@ -103,7 +103,7 @@ def official_scores(sr: Tensor, hr: Tensor, scale: int) -> Scores:
     _same_shape(sr, hr)
     sr, hr = (image.float() / PEAK if image.dtype == torch.uint8 else image for image in (sr, hr))
     sr, hr = (crop_border(offset_luma(image), scale) for image in (sr, hr))
-    with torch.backends.cudnn.flags(allow_tf32=False):
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         similarity = pytorch_msssim.ssim(sr[None, None], hr[None, None], data_range=PEAK).item()
     return Scores(psnr(sr, hr), similarity)
 

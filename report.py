@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 import platform
+import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -125,9 +126,19 @@ def _scored(result: SetResult) -> bool:
 
 
 def versions() -> dict[str, str]:
-    """Versions that can change a figure."""
+    """Versions that can change a figure, the project's own commit among them ('unknown' outside a git checkout)."""
     packages = ("torch", "numpy", "pytorch-msssim", "opencv-python-headless")
-    return {"python": platform.python_version(), **{package: version(package) for package in packages}}
+    found = {package: version(package) for package in packages}
+    return {"commit": commit(), "python": platform.python_version(), **found}
+
+
+def commit() -> str:
+    """Short hash of the project's commit, with '+' where files differ from it."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=9", "--dirty=+"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
 
 
 def write_model_card(weights: Path, printed_table: str, summary: dict) -> Path:

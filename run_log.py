@@ -35,13 +35,14 @@ class RunLog:
             with open(self.folder / "train.log", "a", encoding="utf-8") as file:
                 file.write(f"{text}\n")
 
-    def record(self, kind: str, iteration: int, values: dict[str, float]) -> None:
-        """A line of metrics.jsonl, `{"kind", "iteration", **values}`, and a TensorBoard scalar for each value."""
+    def record(self, kind: str, iteration: int, values: dict) -> None:
+        """A line of metrics.jsonl, `{"kind", "iteration", **values}`, and a TensorBoard scalar for each number."""
         if self.folder is not None:
             with open(self._metrics, "a", encoding="utf-8") as file:
                 file.write(json.dumps({"kind": kind, "iteration": iteration, **values}) + "\n")
             for name, value in values.items():
-                self._board.add_scalar(f"{kind}/{name}", value, iteration)
+                if isinstance(value, (int, float)):
+                    self._board.add_scalar(f"{kind}/{name}", value, iteration)
 
     def picture(self, name: str, iteration: int, panel: np.ndarray) -> None:
         """A uint8 (H, W, 3) picture in TensorBoard."""

@@ -18,7 +18,7 @@ from config import load_config
 from datas import BenchmarkSet
 from devices import device_name, pick_device
 from evaluator import evaluate_set, self_ensemble
-from models import create_model
+from models import create_model, inference
 from report import as_json, table, write_csv, write_json, write_model_card
 from utils import run_command
 
@@ -48,15 +48,16 @@ def main() -> None:
 
     model = create_model(config)
     load_weights(model, weights)
-    network = model.to(device).eval()
-    print(f"weights: {weights}{'' if config.pretrain else ' (shipped: pretrain is empty)'}; on {device_name(device)}")
+    network, backend = inference(model.to(device).eval(), device, config.backend, config.eval_precision)
+    origin = "" if config.pretrain else " (shipped: pretrain is empty)"
+    print(f"weights: {weights}{origin}; {config.eval_precision} on {device_name(device)}, backend {backend}")
+    network = self_ensemble(network) if arguments.self_ensemble else network
 
     results = []
     for images in sets:
         folder = out / images.name if arguments.save_images or config.save_image else None
         bar = tqdm(images, desc=images.name, leave=False)
-        forward = self_ensemble(network) if arguments.self_ensemble else network
-        results.append(evaluate_set(forward, bar, images.name, config.scale, device, True, folder))
+        results.append(evaluate_set(network, bar, images.name, config.scale, device, True, folder))
 
     print(table(results, config.scale))
     write_csv(out / "per_image.csv", results)

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from config import Config, differences, load_config, parse_overrides
-from trainer import train
+from trainer import open_data, source_lines, train
 from utils import InputError, run_command
 
 
@@ -22,6 +22,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--config", help="YAML file, see configs/; may be left out with --resume")
     parser.add_argument("--resume", type=Path, metavar="DIR", help="folder of a run to continue")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a config key")
+    parser.add_argument("--report", action="store_true", help="check the data, say what share of crops it gives, stop")
     arguments = parser.parse_args()
     if not (arguments.config or arguments.resume):
         parser.error("--config FILE or --resume DIR is needed")
@@ -47,6 +48,9 @@ def main() -> int:
         config = resumed_config(arguments.resume, arguments.config, arguments.set)
         return train(config, arguments.resume, resume=True)
     config = load_config(arguments.config, arguments.set)
+    if arguments.report:
+        print("\n".join(source_lines(open_data(config))))
+        return 0
     folder = Path(config.log_path) / (config.log_name or f"SSIU_x{config.scale}_{time.strftime('%Y%m%d-%H%M%S')}")
     if (folder / "config.yml").exists():
         raise InputError(f"{folder}: holds a run already; continue it with --resume {folder}, or change log_name")

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -20,12 +21,13 @@ from tqdm import tqdm
 
 from checkpoints import load_run, load_weights, run_checkpoints, save_checkpoint, save_run
 from config import Config
-from datas import BenchmarkSet, TrainSet, open_train_set
+from datas import BenchmarkSet, ResidentTrainSet, TrainSet, open_train_set, resident_bytes
 from devices import device_name, pick_device
 from evaluator import evaluate_set, from_network, to_network
-from models import create_model
+from models import create_model, inference, training_network
+from report import versions
 from run_log import RunLog, comparison
-from step import TrainStep
+from step import GraphedStep, TrainStep
 from utils import InputError, atomic_write
 
 LOOK_EVERY = {"cpu": 1, "cuda": 100}  # iterations between looks at the losses; each look waits for the device
@@ -131,6 +133,8 @@ def train(config: Config, folder: Path, resume: bool) -> int:
     """
     process = Process.join(config)
     first = process.rank == 0
+    if config.cuda_graph and (process.world > 1 or process.device.type != "cuda"):
+        raise InputError("config key 'cuda_graph': needs one process on a CUDA device; set it to False")
     if config.batch_size % (process.world * config.accumulate):
         pieces = f"{process.world} process(es) x accumulate {config.accumulate}"
         raise InputError(f"config key 'batch_size': {config.batch_size} cannot be divided into {pieces}")
@@ -139,29 +143,35 @@ def train(config: Config, folder: Path, resume: bool) -> int:
     model = create_model(config).to(process.device)
     report = load_weights(model, config.pretrain, config.pretrain_new_tail) if config.pretrain and not resume else None
     data = open_data(config)
-    step = TrainStep(config, model, wrap(model, config, process), process.device)
+    draw, batches = open_batches(data, process, config)
+    wanted = "plain" if config.compile else config.backend
+    network, backend = training_network(model, process.device, wanted, config.precision)
+    step = TrainStep(config, model, wrap(network, config, process), process.device, draw)
     position = restore(step, folder) if resume else Position()
+    update = GraphedStep(step) if config.cuda_graph else step
     per_epoch, total = data.iterations_per_epoch, config.epochs * data.iterations_per_epoch
 
     log = RunLog(folder if first else None, position.iteration)
     if first:
         atomic_write(folder / "config.yml", config.to_yaml().encode())
-    log.say(f"{process.world} process(es) on {device_name(process.device)}; {data.num_images} images")
+    log.say(f"{process.world} process(es) on {device_name(process.device)}, {backend}; {data.num_images} images")
     log.say(f"from iteration {position.iteration:,} to {total:,}, {per_epoch:,} an epoch")
-    for line in [f"{config.pretrain}: {report}"] * bool(report) + config.notes() + source_lines(data, per_epoch):
+    for line in [f"{config.pretrain}: {report}"] * bool(report) + config.notes() + source_lines(data):
         log.say(line)
     if position.iteration >= total or out_of_time(config, position):
         log.say("this run is finished already; nothing was done")
         return 0
 
+    started = {"date": time.strftime("%Y-%m-%d"), "device": device_name(process.device), **versions()}
+    log.record("start", position.iteration, {**started, "backend": backend, "processes": process.world})
     stop = StopRequest()
     losses, since = [], time.perf_counter()  # loss terms that nobody looked at yet, and the time of the last look
     sums = torch.zeros(3, dtype=torch.float64)  # L1, FFT, count since the last log line
     quiet = 0.5 if sys.stderr.isatty() else 30  # seconds between updates; a log file wants few
     bar = tqdm(total=total, initial=position.iteration, unit="it", disable=not first, mininterval=quiet)
-    for lr_crops, hr_crops in make_loader(data.shard(process.rank, process.world), position.iteration, total, config):
+    for batch in batches(position.iteration, total):
         rate = learning_rate(config, position.iteration, per_epoch, position.minutes)
-        losses.append(step(lr_crops, hr_crops, rate))
+        losses.append(update(batch, rate))
         position.iteration += 1
         bar.update()
 
@@ -177,29 +187,29 @@ def train(config: Config, folder: Path, resume: bool) -> int:
         last = position.iteration == total or out_of_time(config, position)
         stopped = process.agree(stop.signal is not None) and not last
         l1, fft = (sums[:2] / sums[2]).tolist()
-        values = {"loss": l1 + fft, "l1": l1, "fft": fft, "lr": rate, "images_per_second": speed}
-        shown = {"loss": f"{l1 + fft:.5f}", "lr": f"{rate:.2e}", "images/s": f"{speed:.0f}"}
-        bar.set_postfix(shown, refresh=False)
+        bar.set_postfix({"loss": f"{l1 + fft:.5f}", "lr": f"{rate:.2e}", "images/s": f"{speed:.0f}"}, refresh=False)
         if log_due or last:
+            values = {"loss": l1 + fft, "l1": l1, "fft": fft, "lr": rate, "images_per_second": speed}
             log.record("train", position.iteration, {**values, "minutes": position.minutes})
             log.say(f"iteration {position.iteration:,}: " + ", ".join(f"{k} {v:.4g}" for k, v in values.items()))
             sums.zero_()
 
         if first and (into_epoch == 0 or last or stopped):
             save_run(folder, snapshot(step, position, epoch, config), config.keep_last)
-        validation_due = last or (into_epoch == 0 and config.test_every and epoch % config.test_every == 0)
-        if first and sets and validation_due and not stopped:
-            validate(step, sets, config, position, log, folder / "images" if last and config.save_image else None)
-            save_run(folder, snapshot(step, position, epoch, config), config.keep_last)
-            if position.best["iteration"] == position.iteration:
-                save_checkpoint(folder / "best.pt", snapshot(step, position, epoch, config))
+            test_due = last or (config.test_every and epoch % config.test_every == 0 and not stopped)
+            if sets and test_due:
+                validate(step, sets, config, position, log, folder / "images" if last and config.save_image else None)
+                save_run(folder, snapshot(step, position, epoch, config), config.keep_last)
+                if position.best["iteration"] == position.iteration:
+                    save_checkpoint(folder / "best.pt", snapshot(step, position, epoch, config))
         process.agree(False)  # the others wait here while the first saves and validates
         losses, since = [], time.perf_counter()
         if last or stopped:
             break
 
     bar.close()
-    log.say(f"{'stopped' if stopped else 'finished'} after iteration {position.iteration:,}; saved in {folder}")
+    how = "stopped" if stopped else "finished" if position.iteration == total else "out of max_minutes"
+    log.say(f"{how} after iteration {position.iteration:,}; saved in {folder}")
     log.close()
     if process.world > 1:
         dist.destroy_process_group()
@@ -227,25 +237,46 @@ def open_data(config: Config) -> TrainSet:
     )
 
 
-def wrap(model: torch.nn.Module, config: Config, process: Process) -> torch.nn.Module:
-    """The model as the step calls it: compiled if asked for, and averaging gradients over the processes."""
-    network = torch.compile(model) if config.compile else model
+def wrap(network: torch.nn.Module, config: Config, process: Process) -> torch.nn.Module:
+    """The network as the step calls it: compiled if asked for, and averaging gradients over the processes."""
+    network = torch.compile(network) if config.compile else network
     if process.world > 1:
         network = DistributedDataParallel(network, [process.device] if process.device.type == "cuda" else None)
     return network
 
 
-def make_loader(data: TrainSet, start: int, stop: int, config: Config) -> DataLoader:
-    """Batches start .. stop - 1 in order, loaded ahead by `threads` processes."""
-    return DataLoader(
-        data,
-        batch_size=None,
-        sampler=range(start, stop),
-        num_workers=config.threads,
-        worker_init_fn=_leave_signals_to_the_parent,
-        pin_memory=torch.cuda.is_available() and bool(config.gpu_ids),
-        prefetch_factor=4 if config.threads else None,
+def open_batches(data: TrainSet, process: Process, config: Config) -> tuple[Callable, Callable]:
+    """(draw, batches): `batches(start, stop)` yields the batches of those iterations, `draw(*batch)` their crops.
+
+    From the memory-mapped store through loader processes, or, with data_on_gpu, from images held on the device; the
+    crops are the same.
+    """
+    data, device = data.shard(process.rank, process.world), process.device
+    if config.data_on_gpu and fits(data, device):
+        resident = ResidentTrainSet(data, device)
+        return resident.crops, resident.batches
+    return (
+        lambda *crops: tuple(part.to(device, non_blocking=True) for part in crops),
+        lambda start, stop: DataLoader(
+            data,
+            batch_size=None,
+            sampler=range(start, stop),
+            num_workers=config.threads,
+            worker_init_fn=_leave_signals_to_the_parent,
+            pin_memory=device.type == "cuda",
+            prefetch_factor=4 if config.threads else None,
+        ),
     )
+
+
+def fits(data: TrainSet, device: torch.device) -> bool:
+    """Whether the packed images leave half of the device's free memory to training; says so where they do not."""
+    if device.type != "cuda":
+        return True
+    needed, free = resident_bytes(data), torch.cuda.mem_get_info(device)[0]
+    if needed > free / 2:
+        print(f"data_on_gpu: {needed / 2**30:.1f} GiB of images beside {free / 2**30:.1f} GiB free: loading from disk")
+    return needed <= free / 2
 
 
 def finite_sums(losses: list, process: Process, iteration: int, data: TrainSet, folder: Path) -> torch.Tensor:
@@ -277,7 +308,7 @@ def validate(
     image_folder: Path | None,
 ) -> None:
     """Score every set, record it, and note in `position.best` whether the first set's PSNR is the best so far."""
-    network = step.evaluated.eval()
+    network, _ = inference(step.evaluated.eval(), step.device, config.backend, config.eval_precision)
     for images in sets:
         target = image_folder / images.name if image_folder else None
         result = evaluate_set(network, images, images.name, config.scale, step.device, image_folder=target)
@@ -332,9 +363,10 @@ def restore(step: TrainStep, folder: Path) -> Position:
         raise InputError(f"{path}: cannot be resumed with this config ({reason})") from error
 
 
-def source_lines(data: TrainSet, iterations: int) -> list[str]:
-    """What fraction of the crops comes from where, one line per source."""
-    return [f"crops from {path}: {share:.1%}, {count} images" for path, count, share in data.source_report(iterations)]
+def source_lines(data: TrainSet) -> list[str]:
+    """What fraction of an epoch's crops comes from where, one line per source; every epoch has the same shares."""
+    report = data.source_report(data.iterations_per_epoch)
+    return [f"crops from {path}: {share:.1%} ({count} images)" for path, count, share in report]
 
 
 def _leave_signals_to_the_parent(_worker: int) -> None:

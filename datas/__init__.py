@@ -4,6 +4,7 @@ from datas.benchmark import BenchmarkSet, Pair
 from datas.degradation import downscale, imresize, upscale
 from datas.images import encode_png, image_size, image_sizes, list_images, read_rgb, write_png
 from datas.layout import BENCHMARKS, SCALES, TRAINING_DATASETS, hr_folder, lr_folder, lr_name
+from datas.resident import ResidentTrainSet, resident_bytes
 from datas.sampling import EpochPlan, Source, epoch_plan, orient, source_shares
 from datas.store import Pack, pack
 from datas.train_set import TrainSet, TrainSource, open_train_set
@@ -16,6 +17,7 @@ __all__ = [
     "EpochPlan",
     "Pack",
     "Pair",
+    "ResidentTrainSet",
     "Source",
     "TrainSet",
     "TrainSource",
@@ -33,6 +35,7 @@ __all__ = [
     "orient",
     "pack",
     "read_rgb",
+    "resident_bytes",
     "source_shares",
     "upscale",
     "write_png",

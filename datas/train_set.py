@@ -34,6 +34,7 @@ class TrainSet:
 
     Attributes:
         num_images: training images in all sources.
+        rows: first row of every batch that this shard yields, and the one after its last.
         iterations_per_epoch: full batches in an epoch of `data_repeat` times `num_images` samples.
     """
 
@@ -56,7 +57,7 @@ class TrainSet:
         self.seed = seed
         self.num_images = sum(len(source.lr) for source in sources)
         self.iterations_per_epoch = data_repeat * self.num_images // batch_size
-        self._rows = (0, batch_size)
+        self.rows = (0, batch_size)
         self._first = np.cumsum([0] + [len(source.lr) for source in sources])  # global index of each source's image 0
         self._planned = (-1, None)
         if self.iterations_per_epoch < 1:
@@ -91,7 +92,7 @@ class TrainSet:
             )
         part = self.batch_size // world
         view = object.__new__(TrainSet)
-        view.__dict__.update(self.__dict__, _rows=(rank * part, (rank + 1) * part))
+        view.__dict__.update(self.__dict__, rows=(rank * part, (rank + 1) * part))
         return view
 
     def names(self, iteration: int) -> list[str]:
@@ -126,7 +127,7 @@ class TrainSet:
     def _batch_plan(self, iteration: int) -> EpochPlan:
         epoch, batch = divmod(iteration, self.iterations_per_epoch)
         start = batch * self.batch_size
-        return self.plan(epoch).rows(start + self._rows[0], start + self._rows[1])
+        return self.plan(epoch).rows(start + self.rows[0], start + self.rows[1])
 
     def _locate(self, image: int) -> tuple[TrainSource, int]:
         """The source of an image of the plan, and its index there."""

@@ -1,8 +1,24 @@
-"""The network. `create_model(args)` builds it from a config or from any object with the same attributes."""
+"""The network. `create_model(args)` builds it; `inference` and `training_network` pick the fastest way to run it."""
 
+from models.paths import BACKENDS, inference, training_network
+from models.precision import PRECISIONS, autocast, matmul_precision
 from models.ssiu import ESAM, MSGM, SSIU, MoEFS, SSReM, check_architecture
 
-__all__ = ["ESAM", "MSGM", "SSIU", "MoEFS", "SSReM", "check_architecture", "create_model"]
+__all__ = [
+    "BACKENDS",
+    "ESAM",
+    "MSGM",
+    "PRECISIONS",
+    "SSIU",
+    "MoEFS",
+    "SSReM",
+    "autocast",
+    "check_architecture",
+    "create_model",
+    "inference",
+    "matmul_precision",
+    "training_network",
+]
 
 
 def create_model(args) -> SSIU:

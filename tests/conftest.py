@@ -1,10 +1,12 @@
 """What every test shares: where the project and the optional ../shared lie, and one way to skip without it."""
 
+import os
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from datas import downscale, lr_folder, upscale, write_png
@@ -12,6 +14,9 @@ from datas import downscale, lr_folder, upscale, write_png
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
 sys.path.insert(0, str(ROOT / "tests"))  # tests import their slow twins (literal.py) by name
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # kernels run in Triton's interpreter; set before they are defined
 
 
 @pytest.fixture

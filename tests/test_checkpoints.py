@@ -21,6 +21,7 @@ from checkpoints import (
     shipped_weights,
 )
 from models import create_model
+from tools.export import export
 from utils import InputError
 
 
@@ -171,3 +172,14 @@ def test_no_space_left_keeps_the_old_file(weights, tmp_path):
         signal.signal(signal.SIGXFSZ, handler)
     assert path.read_bytes() == old
     assert [p.name for p in tmp_path.iterdir()] == ["file.pt"]
+
+
+@pytest.mark.parametrize("ending", [".pt", ".safetensors"])
+def test_export_writes_the_averages_alone(ending, weights, tmp_path):
+    average = {key: value + 1 for key, value in weights.items()}
+    torch.save({"model_state_dict": weights, "ema_state_dict": average, "iteration": 3}, tmp_path / "run.pt")
+    count = export(tmp_path / "run.pt", tmp_path / f"out{ending}")
+    exported = read_checkpoint(tmp_path / f"out{ending}")
+    assert count == sum(p.numel() for p in small_model().parameters())
+    assert exported.keys() == weights.keys()
+    assert all(torch.equal(exported[key], average[key]) for key in weights)

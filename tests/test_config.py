@@ -57,7 +57,8 @@ def test_the_default_configs_are_the_papers_recipe(scale):
     assert (config.epochs, config.lr, config.eta_min, config.warmup_epochs) == (290, 1e-3, 1e-6, 0)
     assert (config.batch_size, config.data_repeat, config.data_augment) == (40, 40, True)
     assert (config.lambda_l1, config.lambda_fft, config.seed) == (1.0, 0.01, 2024)
-    assert (config.ema_decay, config.amp, config.compile, config.clip_grad, config.max_minutes) == (0, "", False, 0, 0)
+    assert (config.ema_decay, config.compile, config.clip_grad, config.max_minutes) == (0, False, 0, 0)
+    assert config.precision == config.eval_precision == "float32"
 
 
 def test_a_published_file_loads_with_a_note_about_the_step_schedule(tmp_path):
@@ -70,8 +71,8 @@ def test_a_published_file_loads_with_a_note_about_the_step_schedule(tmp_path):
 
 
 def test_the_command_line_wins_over_the_file(tiny_config):
-    config = load_config(tiny_config(), ["lr=5e-4", "eval_sets=[Set5, B100]", "pretrain=", "amp=bf16"])
-    assert (config.lr, config.eval_sets, config.pretrain, config.amp) == (5e-4, ("Set5", "B100"), "", "bf16")
+    config = load_config(tiny_config(), ["lr=5e-4", "eval_sets=[Set5, B100]", "pretrain=", "precision=bf16"])
+    assert (config.lr, config.eval_sets, config.pretrain, config.precision) == (5e-4, ("Set5", "B100"), "", "bf16")
 
 
 @pytest.mark.parametrize(
@@ -91,7 +92,8 @@ def test_the_command_line_wins_over_the_file(tiny_config):
         ({"rgb_range": 255}, "config key 'rgb_range': 255.0 is not supported"),
         ({"data_path": ""}, "config key 'data_path': '' is empty"),
         ({"training_dataset": "df2kk"}, "is not one of div2k, df2k, sample; did you mean 'df2k'"),
-        ({"amp": "int8"}, "config key 'amp'"),
+        ({"precision": "int8"}, "config key 'precision': 'int8' is not one of float32"),
+        ({"cuda_graph": True, "precision": "fp16"}, "config key 'cuda_graph'"),
         ({"accumulate": 3}, "config key 'batch_size': 4 is not a multiple of accumulate 3"),
         ({"lambda_l1": 0, "lambda_fft": 0}, "there is no loss"),
         ({"gpu_ids": [0, 0]}, "config key 'gpu_ids'"),

@@ -30,7 +30,7 @@ def test_a_weight_of_zero_switches_a_term_off():
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
 def test_gradients_and_three_steps_follow_the_golden_trajectory(path):
     model, golden, arrays = load_golden(path)
-    optimizer = make_optimizer(model, PAPER)
+    optimizer = make_optimizer(model, PAPER, torch.device("cpu"))
     for step, expected in enumerate(golden["losses"]):
         optimizer.zero_grad()
         terms = loss_terms(model(golden["input"]), golden["hr"], 1.0, 0.01)
@@ -45,7 +45,7 @@ def test_gradients_and_three_steps_follow_the_golden_trajectory(path):
 
 def test_weight_decay_reaches_every_parameter():
     model, _, _ = load_golden(GOLDEN[0])
-    optimizer = make_optimizer(model, PAPER)
+    optimizer = make_optimizer(model, PAPER, torch.device("cpu"))
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)

@@ -152,12 +152,12 @@ def test_progress_is_the_further_of_iterations_and_clock(tiny_config):
 def one_step(config, seed=0):
     torch.manual_seed(seed)
     model = create_model(config)
-    step = TrainStep(config, model, model, torch.device("cpu"))
+    step = TrainStep(config, model, model, torch.device("cpu"), draw=lambda *crops: crops)
     generator = torch.Generator().manual_seed(1)
     lr = torch.randint(0, 256, (4, 12, 12, 3), dtype=torch.uint8, generator=generator)
     hr = torch.randint(0, 256, (4, 24, 24, 3), dtype=torch.uint8, generator=generator)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    return step, before, step(lr, hr, 1e-3)
+    return step, before, step((lr, hr), 1e-3)
 
 
 def test_accumulated_pieces_give_the_loss_and_the_step_of_the_whole_batch(tiny_config):
@@ -187,10 +187,10 @@ def test_clipping_bounds_the_gradient_that_adamw_sees(tiny_config):
     assert norm(clipped) == pytest.approx(1e-3, rel=1e-3)
 
 
-@pytest.mark.parametrize("amp", ["bf16", "fp16"])
-def test_autocast_trains_close_to_float32(amp, tiny_config):
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_autocast_trains_close_to_float32(precision, tiny_config):
     _, _, full = one_step(load_config(tiny_config()))
-    step, before, terms = one_step(load_config(tiny_config(amp=amp)))
+    step, before, terms = one_step(load_config(tiny_config(precision=precision)))
     assert terms.dtype == torch.float32
     torch.testing.assert_close(terms, full, rtol=0.02, atol=0)
     assert any(not torch.equal(before[name], p) for name, p in step.model.named_parameters())

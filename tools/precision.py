@@ -1,0 +1,54 @@
+"""What each precision costs in dB: every set, every precision that can run here, against the plain path in float32.
+
+    python -m tools.precision --config configs/SSUFSR_light_x4.yml --set data_path=./data --set 'eval_sets=[Set5]'
+
+The weights are those that test.py would take. PSNR is of the `standard` protocol; a difference is to the row of the
+same set in float32 on the plain path.
+"""
+
+import argparse
+from pathlib import Path
+
+from checkpoints import load_weights, shipped_weights
+from config import load_config
+from datas import BenchmarkSet
+from devices import device_name, pick_device
+from evaluator import evaluate_set
+from models import PRECISIONS, create_model, inference
+from utils import InputError, run_command
+
+SHIPPED = Path(__file__).parents[1] / "pretrain_model"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", required=True)
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a config key")
+    arguments = parser.parse_args()
+    config = load_config(arguments.config, arguments.set)
+    sets = [BenchmarkSet(config.data_path, name, config.scale) for name in config.eval_sets]
+    device = pick_device(config.gpu_ids)
+    model = create_model(config)
+    load_weights(model, config.pretrain or shipped_weights(SHIPPED, config.scale))
+    model = model.to(device).eval()
+
+    networks, left_out = {}, []
+    for backend in ("plain", "triton" if device.type == "cuda" else "cpu"):
+        for precision in PRECISIONS:
+            try:
+                networks[f"{backend} {precision}"] = inference(model, device, backend, precision)[0]
+            except InputError as error:
+                left_out.append(f"{backend} {precision}: {error}")
+    print(f"x{config.scale} on {device_name(device)}\n")
+    print("| set | path | PSNR | against plain float32 |\n| --- | --- | --- | --- |")
+    for images in sets:
+        faithful = None
+        for name, network in networks.items():
+            psnr = evaluate_set(network, images, images.name, config.scale, device).mean("standard").psnr
+            faithful = psnr if faithful is None else faithful
+            print(f"| {images.name} | {name} | {psnr:.4f} | {psnr - faithful:+.4f} |", flush=True)
+    print("\n" + "\n".join(f"left out: {line}" for line in left_out))
+
+
+if __name__ == "__main__":
+    run_command(main)
