@@ -36,7 +36,7 @@ from models.ssiu import BLOCK, ESAM, HALO, MSGM, MULTIPLE, SSIU, MoEFS, SSReM, r
 
 WINDOW = BLOCK + 2 * HALO
 STRIP_PIXELS = 5120  # a strip of a 64-channel map is then 1.3 MB; from 2500 to 10000 the time is the same within 10 %
-TAIL_PIXELS = 20480  # the same for the tail, counted in output pixels
+TAIL_PIXELS = 40960  # the same for the tail, counted in output pixels
 MIN_STRIP = 8  # rows: the first strip of a band loses up to 6 to the lag of three MSGM in a row
 MIN_BAND = 32  # rows: below, recomputing 3 rows at each end of a band costs more than another thread gains
 
@@ -329,13 +329,14 @@ class Maps:
     Kept between calls: the system hands out large blocks page by page, zeroed, which costs more than filling them.
     """
 
-    def __init__(self, weights: Weights, height: int, width: int, workers: int):
-        self.size = (height, width, workers)
+    def __init__(self, weights: Weights, height: int, width: int, visible: int, workers: int):
+        self.size = (height, width, visible, workers)
         self.height, self.width, self.row_pixels = height, width, width + 2
         scale, channels, pixels = weights.scale, weights.channels, height * self.row_pixels
         self.bands = split(0, height, workers)
         self.half_bands = split(0, height // 2, workers)
         self.block_bands = split(0, height // MULTIPLE, workers)
+        self.visible_bands = split(0, visible, workers)  # the tail stops where the output will be cut
         self.strip = max(STRIP_PIXELS // self.row_pixels, MIN_STRIP)
         self.tail_strip = max(TAIL_PIXELS // (scale**2 * width), 1)
 
@@ -507,8 +508,8 @@ class Worker:
         """MoE-FS, tail and bilinear skip, written to `out`. What the 3x3 convolution adds to rows of other bands is
         returned: (rows of out, value)."""
         maps, tail, s = self.maps, self.weights.tail, self.weights.scale
-        first, last = maps.bands[self.index]
-        out = out.view(3, maps.height, s, maps.width, s)
+        first, last = maps.visible_bands[self.index]
+        out = out.view(3, -1, s, maps.width, s)
         foreign, pending = [], None
         for lo, hi in strips(first, last, maps.tail_strip):
             rgb, above, below = self.subpixels(self.fuse(lo, hi), lo, hi)
@@ -523,7 +524,7 @@ class Worker:
             elif lo > 0:
                 foreign.append((out[:, lo - 1, -1], above))
             pending = below
-        if last < maps.height:
+        if last < out.shape[1]:
             foreign.append((out[:, last, 0], pending))
         return foreign
 
@@ -630,19 +631,20 @@ class CpuInference:
     def __call__(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
         x = reflect_pad(x)
+        visible = min(height + 1, x.shape[2])  # the last row of the output looks one row further down
         with self.lock:
-            self.update(*x.shape[-2:])
+            self.update(*x.shape[2:], visible)
             scale = self.weights.scale
-            out = x.new_empty(len(x), 3, scale * x.shape[2], scale * x.shape[3])
+            out = x.new_empty(len(x), 3, scale * visible, scale * x.shape[3])
             images = F.pad(x, (1, 1, 1, 1), mode="reflect")
             together([partial(self.work, worker, images, out) for worker in self.maps.workers])
         return out[..., : scale * height, : scale * width]
 
-    def update(self, height: int, width: int) -> None:
+    def update(self, height: int, width: int, visible: int) -> None:
         """Prepare the weights, if they have changed, and the memory, if the size has."""
         workers = max(min(torch.get_num_threads(), height // MIN_BAND), 1)
         version = [(parameter.data_ptr(), parameter._version) for parameter in self.model.parameters()]
-        size = (height, width, workers)
+        size = (height, width, visible, workers)
         if version != self.version:
             self.version, self.weights, self.maps = version, prepare(self.model), None
         if self.maps is None or self.maps.size != size:

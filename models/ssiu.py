@@ -2,8 +2,8 @@
 
 "Structural Similarity-Inspired Unfolding for Lightweight Image Super-Resolution", IEEE TIP 2025.
 
-Feature maps travel as (B, H, W, C), channels last: there 1x1 convolutions are plain matrix products, LayerNorm works on
-contiguous memory, and nothing is copied between the two. Images stay (B, 3, H, W) in [0, 1] outside of `SSIU.forward`.
+Feature maps travel as (B, H, W, C), channels last: convolutions, LayerNorm and attention all work on that memory, and
+nothing is copied between them. Images stay (B, 3, H, W) in [0, 1] outside of `SSIU.forward`.
 Attribute names are those of the published checkpoints, so that state dicts fit without translation.
 
 This file is the definition of the network, written to be read and to be differentiated; the faster paths
@@ -33,13 +33,12 @@ def check_architecture(scale: int, n_feats: int, num_heads: int, n_blocks: int, 
         raise ValueError(f"msgm_depthwise: {list(msgm_depthwise)} must hold numbers from 1 to 4 (of MSGM_1 .. MSGM_4)")
 
 
-def pointwise(x: Tensor, conv: nn.Conv2d) -> Tensor:
-    """1x1 convolution of a (B, H, W, C) map: a linear layer over the last axis."""
-    return F.linear(x, conv.weight.flatten(1), conv.bias)
+def convolve(x: Tensor, conv: nn.Module) -> Tensor:
+    """A convolution of a (B, H, W, C) map; the transposed view is channels-last memory, so nothing is copied.
 
-
-def convolve(x: Tensor, conv: nn.Conv2d) -> Tensor:
-    """Any convolution of a (B, H, W, C) map; the transposed view is channels-last memory, so nothing is copied."""
+    Also for 1x1 convolutions: a linear layer is the same product, but PyTorch copies its bias first (on a CPU 4.8 ms in
+    place of 2.7 ms for 64 channels of 192x320).
+    """
     return conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 
@@ -72,10 +71,8 @@ class MSGM(nn.Module):
         self.project_out = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        w_a, depthwise, w_c = self.project_in2
-        gate = F.gelu(pointwise(x, self.project_in1))
-        context = pointwise(convolve(pointwise(x, w_a), depthwise), w_c)
-        return pointwise(gate * context, self.project_out)
+        gate = F.gelu(convolve(x, self.project_in1))
+        return convolve(gate * convolve(x, self.project_in2), self.project_out)
 
 
 class ESAM(nn.Module):
@@ -104,7 +101,7 @@ class ESAM(nn.Module):
         """Windowed attention on the halved map: (B, h, w, C) -> (B, h, w, C)."""
         batch, height, width, channels = u.shape
         window = BLOCK + 2 * HALO
-        q, kv = pointwise(u, self.qkv_conv).split([channels, 2 * channels], dim=-1)
+        q, kv = convolve(u, self.qkv_conv).split([channels, 2 * channels], dim=-1)
         q = rearrange(q, "b (i p) (j q) (n d) -> (b i j) n (p q) d", p=BLOCK, q=BLOCK, n=self.heads)
         # (B, h/8, w/8, 2C, 10, 10): every window is a view of the zero-padded map until the keys are gathered
         windows = F.pad(kv, (0, 0, HALO, HALO, HALO, HALO)).unfold(1, window, BLOCK).unfold(2, window, BLOCK)
@@ -144,10 +141,10 @@ class MoEFS(nn.Module):
         self.fc_a, self.fc_b, self.fc_c, self.fuse = (nn.Conv2d(channels, channels, 1) for _ in range(4))
 
     def forward(self, experts: list[Tensor]) -> Tensor:
-        scores = [pointwise(expert, fc) for expert, fc in zip(experts, (self.fc_a, self.fc_b, self.fc_c), strict=True)]
+        scores = [convolve(expert, fc) for expert, fc in zip(experts, (self.fc_a, self.fc_b, self.fc_c), strict=True)]
         weights = torch.stack(scores).softmax(dim=0)
         o = sum(weight * expert for weight, expert in zip(weights, experts, strict=True))
-        return pointwise(o, self.fuse) + o
+        return convolve(o, self.fuse) + o
 
 
 def make_tail(scale: int, channels: int) -> nn.Sequential:
@@ -156,6 +153,21 @@ def make_tail(scale: int, channels: int) -> nn.Sequential:
     for factor in (2, 2) if scale == 4 else (scale,):
         layers += [nn.Conv2d(channels, channels * factor**2, 1), nn.PixelShuffle(factor), nn.GELU()]
     return nn.Sequential(*layers, reflect_conv3x3(channels, 3))
+
+
+def run_tail(tail: nn.Sequential, f: Tensor) -> Tensor:
+    """`tail` of a (B, H, W, C) map -> (B, 3, sH, sW).
+
+    The rows of each 1x1 weight are put in the order in which the shuffle wants its sub-pixels, so that the shuffle
+    moves runs of C numbers and not single ones; GELU, being elementwise, comes before it.
+    """
+    for conv, shuffle, gelu in zip(tail[:-1:3], tail[1:-1:3], tail[2:-1:3], strict=True):
+        r = shuffle.upscale_factor
+        weight = rearrange(conv.weight, "(c p q) i h w -> (p q c) i h w", p=r, q=r)
+        bias = rearrange(conv.bias, "(c p q) -> (p q c)", p=r, q=r)
+        f = gelu(F.conv2d(f.permute(0, 3, 1, 2), weight, bias)).permute(0, 2, 3, 1)
+        f = rearrange(f, "b h w (p q c) -> b (h p) (w q) c", p=r, q=r)
+    return tail[-1](f.permute(0, 3, 1, 2))
 
 
 def reflect_pad(x: Tensor, multiple: int = MULTIPLE) -> Tensor:
@@ -210,6 +222,6 @@ class SSIU(nn.Module):
             stages.append(a)
         third = len(stages) // 3
         f = y + (self.moe(stages[third - 1 :: third]) if self.moe is not None else a)
-        out = self.tail(f.permute(0, 3, 1, 2))
+        out = run_tail(self.tail, f)
         out = out + F.interpolate(x, scale_factor=self.scale, mode="bilinear", align_corners=False)
         return out[..., : self.scale * height, : self.scale * width]
