@@ -1,31 +1,38 @@
-"""SSIU on a CPU: inference in float32, the plain path's numbers (within 1e-5) several times sooner.
+"""SSIU on a CPU: inference in float32, the plain path's numbers (within 1e-5), sooner.
 
     fast = CpuInference(model)  # an SSIU
     sr = fast(x)  # (B, 3, H, W) -> (B, 3, sH, sW), no gradients
 
-The network is 98 GFLOP at x4 for a 1280x720 output; the plain path spends most of its time elsewhere. What is done here:
+A 1280x720 output takes 98 GFLOP at x4 and 334 at x2, nearly all of it 64x64 products of pixels, and these run at the
+processor's peak already. What is saved is the rest: fresh memory (the system hands it out page by page, zeroed: half of
+the plain path's time at x2), reflect padding, biases, pixel shuffles, layouts that GELU and convolutions do not like.
 
-- **Bands, strips, line buffers.** A map is cut into one band of rows for each thread; a thread walks down its band in
-  strips of about STRIP_PIXELS pixels and takes each strip through MSGM_3, MSGM_4 and the next stage's LayerNorm,
-  MSGM_1 and MSGM_2 before it goes on to the next: what one product writes, the next one finds in the cache. Depthwise
-  convolutions need a row above and below, so each MSGM runs one row behind its input (see `Lines`).
-- **Threads of our own.** A strip's operations are too short (0.1 ms) to be worth splitting over threads one by one: each
-  worker runs its band on its own and they meet three times a stage.
-- **A frame of two columns.** Maps are kept as (H, W + 2, C) with the columns that reflect padding asks for: pointwise
-  products keep such a frame valid, so only depthwise outputs have theirs renewed, and nothing is ever padded.
-- **Biases folded away.** The branch W_c . DW . W_a is linear and reflect padding keeps constants, so its biases are one
-  bias after W_c; the biases of W_o move into the LayerNorm's, and what they change is subtracted from the biases of the
-  products that read the sum (`prepare_stage`). The rest (after W_1 and W_c) are added inside the product where oneDNN's
-  fused products are there (private operators of PyTorch, tried out once), together with GELU and the gate.
-- **A tail that shuffles 3 channels.** GELU and 1x1 convolutions commute with the pixel shuffle, so each of the s x s
-  sub-pixels keeps a small map of its own; the 3x3 convolution is a product C -> 27 followed by shifted sums of
-  3-channel maps (`reconstruct`).
+- **Memory is kept** (`Maps`) and written in place; sizes seen again cost nothing. Every map is (pixels, C).
+- **A frame of two columns.** Rows are W + 2 pixels wide, with the two columns that reflect padding asks for. Products
+  keep such a frame right by themselves; depthwise convolutions have theirs renewed, and nothing is ever padded.
+- **Biases folded away.** The branch W_c . DW . W_a is linear and reflect padding keeps constants: its biases are one
+  bias after W_c. Those of W_o move to where there is a bias anyway, and the products that read the sums take back what
+  should not be there (`prepare_stage`). A bias costs a pass over the map: 10 to 15 % of a product.
+- **A tail that shuffles only RGB.** GELU and 1x1 convolutions commute with the pixel shuffle, so each of the s x s
+  sub-pixels keeps a map of its own, and the 3x3 convolution becomes a product C -> 27 and shifted sums of what it gives
+  (`Worker.subpixels`). The shuffles were 10 % of the time; oneDNN's convolution to 3 channels takes 8 times as long.
+- **Bands and strips.** Each thread has a band of rows and takes it, a strip at a time, through MSGM_3, MSGM_4 and the
+  next stage's LayerNorm, MSGM_1 and MSGM_2 at one go, so that what one product writes the next finds in the cache. A
+  depthwise convolution needs the rows above and below, so every MSGM runs a row behind its input (`Lines`). 5 % less
+  than whole bands on a server with a large cache.
+- **Threads meet three times a stage**, not at each of its 300 operations (`together`): 6 % less on an idle machine, and
+  several times less on a busy one, where every meeting waits for whichever thread was interrupted.
+- **oneDNN's products with GELU or a gate inside**, where PyTorch has them (private operators, tried out first): 5 %.
+
+What is left, in CPU time at x4: MSGM up to W_o 46 %, W_o and sums 20 %, ESAM 15 %, tail and MoE-FS 17 %, LayerNorm 2 %.
+Products alone, at the processor's peak, would be 44 %.
 """
 
 import math
 import threading
 from collections.abc import Callable, Iterator
 from functools import cache, partial
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -35,10 +42,10 @@ from torch import Tensor, nn
 from models.ssiu import BLOCK, ESAM, HALO, MSGM, MULTIPLE, SSIU, MoEFS, SSReM, reflect_pad
 
 WINDOW = BLOCK + 2 * HALO
-STRIP_PIXELS = 5120  # a strip of a 64-channel map is then 1.3 MB; from 2500 to 10000 the time is the same within 10 %
-TAIL_PIXELS = 40960  # the same for the tail, counted in output pixels
-MIN_STRIP = 8  # rows: the first strip of a band loses up to 6 to the lag of three MSGM in a row
-MIN_BAND = 32  # rows: below, recomputing 3 rows at each end of a band costs more than another thread gains
+STRIP_PIXELS = 5120  # 1.3 MB of 64 channels; half of it costs 10 % more (Python), twice 5 % (cache misses)
+TAIL_PIXELS = 40960  # the same for the tail, in pixels of the output
+MIN_STRIP = 8  # rows; the first strip of a band loses up to 6 in the three MSGM that it goes through
+MIN_BAND = 32  # rows; 3 more are computed at each end of a band
 
 
 def unsupported(model: nn.Module) -> str | None:
@@ -65,18 +72,20 @@ class Product(NamedTuple):
 
 @cache
 def fused_products() -> bool:
-    """Whether PyTorch has oneDNN's products with GELU or a gate inside (private operators) and they do what we think."""
-    x, gate, weight, bias = torch.randn(4, 8), torch.randn(4, 8), torch.randn(8, 8), torch.randn(8)
+    """Whether PyTorch has oneDNN's products with GELU or a gate inside, and they do what they are taken for here."""
+    x, gate = torch.linspace(-2, 2, 32).view(4, 8), torch.linspace(1, 3, 32).view(4, 8)
+    matrix, bias = torch.linspace(-1, 1, 64).view(8, 8), torch.linspace(0, 1, 8)
     try:
-        product = Product(weight.t().contiguous(), bias, pack(weight.t()))
+        product = Product(matrix, bias, pack(matrix))
         results = activated(x, product), gated(x, product, gate)
     except (AttributeError, NotImplementedError, RuntimeError, TypeError):
         return False
-    expected = F.gelu(F.linear(x, weight, bias)), F.linear(x, weight, bias) * gate
-    return all(torch.allclose(a, b, atol=1e-5) for a, b in zip(results, expected, strict=True))
+    plain = x @ matrix + bias
+    return all(torch.allclose(a, b, atol=1e-5) for a, b in zip(results, (F.gelu(plain), plain * gate), strict=True))
 
 
 def pack(matrix: Tensor) -> Tensor:
+    """(C_in, C_out) -> oneDNN's own layout of it."""
     return torch.ops.mkldnn._reorder_linear_weight(matrix.t().contiguous(), STRIP_PIXELS)
 
 
@@ -85,14 +94,14 @@ def make_product(matrix: Tensor, bias: Tensor) -> Product:
 
 
 def activated(x: Tensor, product: Product) -> Tensor:
-    """GELU(x W + bias). Fused: 20 % less than the product, its bias and GELU one after the other."""
+    """GELU(x W + bias)."""
     if product.packed is not None:
         return torch.ops.mkldnn._linear_pointwise(x, product.packed, product.bias, "gelu", [], "none")
     return torch.ops.aten.gelu_(torch.addmm(product.bias, x, product.matrix))
 
 
 def gated(x: Tensor, product: Product, gate: Tensor) -> Tensor:
-    """(x W + bias) * gate. Fused: 25 % less than one after the other."""
+    """(x W + bias) * gate."""
     if product.packed is not None:
         return torch.ops.mkldnn._linear_pointwise.binary(x, gate, product.packed, product.bias, "mul")
     return torch.addmm(product.bias, x, product.matrix).mul_(gate)
@@ -123,7 +132,7 @@ def prepare_gate(msgm: MSGM, shift: Tensor) -> Gate:
     w_1, w_a, w_c = matrix_of(msgm.project_in1), matrix_of(conv_a), matrix_of(conv_c)
     constant = conv_a.bias.detach() + shift @ w_a  # what the biases so far add to every pixel
     if isinstance(conv_depthwise, nn.Conv2d):
-        taps = conv_depthwise.weight.detach().clone()
+        taps = conv_depthwise.weight.detach()
         constant = conv_depthwise.bias.detach() + taps.sum((1, 2, 3)) * constant
     else:  # an ablation
         taps = F.pad(torch.ones(len(constant), 1, 1, 1), (1, 1, 1, 1))
@@ -146,7 +155,7 @@ def prepare_attention(esam: ESAM) -> Attention:
     rel_h, rel_w = esam.rel_h.expand(-1, -1, WINDOW, -1), esam.rel_w.expand(-1, WINDOW, -1, -1)
     relative = torch.cat([rel_h, rel_w], dim=-1)[0].detach().repeat(1, 1, esam.heads)
     conv = esam.LocalProp[0]
-    return Attention(matrix_of(esam.qkv_conv), relative, conv.weight.detach().clone(), conv.bias.detach(), esam.heads)
+    return Attention(matrix_of(esam.qkv_conv), relative, conv.weight.detach(), conv.bias.detach(), esam.heads)
 
 
 class Stage(NamedTuple):
@@ -174,7 +183,7 @@ def prepare_stage(stage: SSReM) -> Stage:
     """
     o_1, o_2, o_3, o_4 = (msgm.project_out.bias.detach() for msgm in (stage.s1, stage.s2, stage.s4, stage.ffn))
     return Stage(
-        norm_weight=stage.norm.body.weight.detach().clone(),
+        norm_weight=stage.norm.body.weight.detach(),
         norm_bias=stage.norm.body.bias.detach() + o_1,
         s1=prepare_gate(stage.s1, -o_1),
         s2=prepare_gate(stage.s2, -o_1),
@@ -194,8 +203,8 @@ class Experts(NamedTuple):
 
 
 def prepare_experts(moe: MoEFS) -> Experts:
-    scores = [(matrix_of(fc), fc.bias.detach().clone()) for fc in (moe.fc_a, moe.fc_b, moe.fc_c)]
-    return Experts(scores, matrix_of(moe.fuse), moe.fuse.bias.detach().clone())
+    scores = [(matrix_of(fc), fc.bias.detach()) for fc in (moe.fc_a, moe.fc_b, moe.fc_c)]
+    return Experts(scores, matrix_of(moe.fuse), moe.fuse.bias.detach())
 
 
 class Tail(NamedTuple):
@@ -215,7 +224,7 @@ def prepare_tail(tail: nn.Sequential) -> Tail:
         sides = range(factor)
         levels.append([[make_product(weight[:, i, j].t(), bias[:, i, j]) for j in sides] for i in sides])
     taps = tail[-1].weight.detach().permute(3, 2, 0, 1).flatten(0, 2).contiguous()
-    return Tail(levels, taps, tail[-1].bias.detach().view(3, 1, 1).clone())
+    return Tail(levels, taps, tail[-1].bias.detach().view(3, 1, 1))
 
 
 class Weights(NamedTuple):
@@ -240,7 +249,7 @@ def prepare(model: SSIU) -> Weights:
 def split(start: int, stop: int, parts: int) -> list[tuple[int, int]]:
     """start .. stop in `parts` pieces, as equal as can be."""
     edges = [start + (stop - start) * i // parts for i in range(parts + 1)]
-    return list(zip(edges[:-1], edges[1:], strict=True))
+    return list(pairwise(edges))
 
 
 def strips(start: int, stop: int, rows: int) -> list[tuple[int, int]]:
@@ -276,12 +285,12 @@ class Lines:
         self.row_pixels = row_pixels
         self.x, *self.u = (torch.empty((rows + 3) * row_pixels, channels) for _ in range(1 + gates))  # u: W_a x
 
-    def start(self, gates: tuple[Gate, ...], first: int, height: int) -> "Lines":
+    def start(self, gates: tuple[Gate, ...], first: int, height: int) -> None:
+        """A new stream, whose first row is row `first` of the map."""
         self.gates, self.height = gates, height
         self.base = first or -1  # the row that the buffers start with; -1 is the reflected row 1
         self.held = 0 if first else 1
-        self.spent = 0
-        return self
+        self.spent = 0  # rows at the front that the last run finished
 
     def room(self, count: int) -> Tensor:
         """Drop what the last run finished, keeping two rows, and give room for `count` more."""
@@ -463,8 +472,9 @@ class Worker:
             k = torch.add(k, attention.relative, out=torch.empty(k.shape))
             q, k, v_ = (t.reshape(columns, -1, *heads).transpose(1, 2) for t in (q, k, v_))
             o = F.scaled_dot_product_attention(q, k, v_).transpose(1, 2)  # (w/8, 64, heads, d)
+            o = o.reshape(columns, BLOCK, BLOCK, channels).transpose(0, 1)
             rows = maps.attended[top + 1 : top + 1 + BLOCK]
-            rows[:, 1:-1].unflatten(1, (columns, BLOCK)).copy_(o.reshape(columns, BLOCK, BLOCK, channels).transpose(0, 1))
+            rows[:, 1:-1].unflatten(1, (columns, BLOCK)).copy_(o)
             mirror_columns(rows)
             if top == 0:
                 maps.attended[0] = maps.attended[2]
@@ -529,8 +539,8 @@ class Worker:
         return foreign
 
     def subpixels(self, f: Tensor, lo: int, hi: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The tail for rows lo .. hi of f, as (3, rows, s, W, s), and what belongs to the rows of pixels above and below
-        these, each (3, W, s).
+        """The tail for rows lo .. hi of f, as (3, rows, s, W, s), and what it adds to the rows of the output above and
+        below these, each (3, W, s).
 
         Every sub-pixel's map of C channels becomes 27 planes (tap column, tap row, RGB). A tap to the left of sub-pixel
         column 0 is column s - 1 of the pixel to the left, and so on: the planes are shifted by whole pixels and added,
