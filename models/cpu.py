@@ -7,7 +7,7 @@ A 1280x720 output takes 98 GFLOP at x4 and 334 at x2, nearly all of it 64x64 pro
 processor's peak already. What is saved is the rest: fresh memory (the system hands it out page by page, zeroed: half of
 the plain path's time at x2), reflect padding, biases, pixel shuffles, layouts that GELU and convolutions do not like.
 
-- **Memory is kept** (`Maps`) and written in place; sizes seen again cost nothing. Every map is (pixels, C).
+- **Memory is kept** (`Maps`) while the input size stays the same, and written in place. Every map is (pixels, C).
 - **A frame of two columns.** Rows are W + 2 pixels wide, with the two columns that reflect padding asks for. Products
   keep such a frame right by themselves; depthwise convolutions have theirs renewed, and nothing is ever padded.
 - **Biases folded away.** The branch W_c . DW . W_a is linear and reflect padding keeps constants: its biases are one
