@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 import platform
+import shlex
 import subprocess
 import sys
 from importlib.metadata import version
@@ -151,7 +152,7 @@ def write_model_card(weights: Path, printed_table: str, summary: dict) -> Path:
     lines = [f"# {Path(weights).name}", ""]
     lines += [f"- **{key}**: {value}" for key, value in facts.items()]
     lines += [f"- **sha256**: `{summary['weights']['sha256']}`", "", "## Scores", ""]
-    lines += [f"As printed by `{' '.join(['python', 'test.py', *sys.argv[1:]])}`", ""]
+    lines += [f"As printed by `{shlex.join(['python', 'test.py', *sys.argv[1:]])}`", ""]
     measured = ", ".join(f"{package} {number}" for package, number in summary["versions"].items())
     lines += [printed_table, "", f"Measured on {summary['device']}; {measured}.", ""]
     card = Path(weights).with_suffix(".md")
