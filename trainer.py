@@ -160,6 +160,7 @@ def train(config: Config, folder: Path, resume: bool) -> int:
         log.say(line)
     if position.iteration >= total or out_of_time(config, position):
         log.say("this run is finished already; nothing was done")
+        log.close()
         return 0
 
     started = {"date": time.strftime("%Y-%m-%d"), "device": device_name(process.device), **versions()}
