@@ -22,10 +22,10 @@ def records(folder, kind):
     return [line for line in lines if line["kind"] == kind]
 
 
-def test_a_run_by_the_clock_cut_into_pieces_anneals_once_over_the_whole(tiny_config, tmp_path, monkeypatch):
-    """A clock of 0.5 s a look in place of the real one: 24 looks fill 0.2 minutes, whatever the machine does."""
-    clock = iter(range(10**6))
-    monkeypatch.setattr(trainer.time, "perf_counter", lambda: next(clock) / 6)  # three readings a step
+def test_a_run_by_the_clock_cut_into_pieces_anneals_once_over_the_whole(
+    tiny_config, tmp_path, monkeypatch, steady_clock
+):
+    """24 steps of half a second fill 0.2 minutes."""
     config = load_config(tiny_config(epochs=1000, schedule="progress", max_minutes=0.2, log_every=1, eval_sets=[]))
     original, steps = trainer.learning_rate, []
 
