@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from utils import InputError, atomic_write
 
 NESTING = ("ema_state_dict", "model_state_dict", "state_dict", "params_ema", "params", "model")  # first match is taken
+SHIPPED = Path(__file__).parent / "pretrain_model"  # the weights that come with the project
 PREFIXES = ("module.", "_orig_mod.")
 # Published files log scores as numpy scalars; rebuilding those runs no code of the file's.
 _scalar = np.float64(0).__reduce__()[0]

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import yaml
 
+from datas import TRAINING_DATASETS
 from models import BACKENDS, PRECISIONS, check_architecture
 from utils import InputError, did_you_mean
 
-TRAINING_DATASETS = ("div2k", "df2k", "sample")
 SCHEDULES = ("epoch", "progress")
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from checkpoints import load_weights, shipped_weights
+from checkpoints import SHIPPED, load_weights, shipped_weights
 from config import load_config
 from datas import BenchmarkSet
 from devices import device_name, pick_device
@@ -21,8 +21,6 @@ from evaluator import evaluate_set, self_ensemble
 from models import create_model, inference
 from report import as_json, table, write_csv, write_json, write_model_card
 from utils import run_command
-
-SHIPPED = Path(__file__).parent / "pretrain_model"
 
 
 def parse_arguments() -> argparse.Namespace:

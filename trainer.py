@@ -183,7 +183,8 @@ def train(config: Config, folder: Path, resume: bool) -> int:
         if not look:
             continue
         sums += finite_sums(losses, process, position.iteration, data, folder)
-        seconds, speed = time.perf_counter() - since, len(losses) * config.batch_size / (time.perf_counter() - since)
+        seconds = time.perf_counter() - since
+        speed = len(losses) * config.batch_size / seconds
         position.minutes = process.first_says(position.minutes + seconds / 60)
         last = position.iteration == total or out_of_time(config, position)
         stopped = process.agree(stop.signal is not None) and not last
@@ -200,9 +201,10 @@ def train(config: Config, folder: Path, resume: bool) -> int:
             test_due = last or (config.test_every and epoch % config.test_every == 0 and not stopped)
             if sets and test_due:
                 validate(step, sets, config, position, log, folder / "images" if last and config.save_image else None)
-                save_run(folder, snapshot(step, position, epoch, config), config.keep_last)
+                content = snapshot(step, position, epoch, config)  # it knows the best score now
+                save_run(folder, content, config.keep_last)
                 if position.best["iteration"] == position.iteration:
-                    save_checkpoint(folder / "best.pt", snapshot(step, position, epoch, config))
+                    save_checkpoint(folder / "best.pt", content)
         process.agree(False)  # the others wait here while the first saves and validates
         losses, since = [], time.perf_counter()
         if last or stopped:

@@ -7,17 +7,14 @@ same set in float32 on the plain path.
 """
 
 import argparse
-from pathlib import Path
 
-from checkpoints import load_weights, shipped_weights
+from checkpoints import SHIPPED, load_weights, shipped_weights
 from config import load_config
 from datas import BenchmarkSet
 from devices import device_name, pick_device
 from evaluator import evaluate_set
 from models import PRECISIONS, create_model, inference
 from utils import InputError, run_command
-
-SHIPPED = Path(__file__).parents[1] / "pretrain_model"
 
 
 def main() -> None:
