@@ -1,14 +1,15 @@
 """Which implementation of the network runs: the plain one, or a faster one that gives the same numbers.
 
     plain    models/ssiu.py: any device, any network, training and inference; the truth for the others
-    cpu      models/cpu.py: inference on a CPU
+    cpu      models/cpu.py, models/cpu.cpp: inference on a CPU
     triton   models/kernels/: training and inference on a CUDA device
 
-'auto' takes the fastest that fits. The environment variable SSIU_BACKEND overrides the config key `backend`. A backend
-that is asked for by name and cannot run is an error, never replaced.
+'auto' takes the fastest that fits, and warns where one that is meant for the work cannot do it. The environment
+variable SSIU_BACKEND overrides the config key `backend`. A backend asked for by name that cannot run is an error.
 """
 
 import os
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable
 
@@ -20,7 +21,8 @@ from models.precision import PRECISIONS, autocast, matmul_precision
 from models.ssiu import SSIU
 from utils import InputError
 
-BACKENDS = ("auto", "plain", "cpu", "triton")
+FAST = ("triton", "cpu")
+BACKENDS = ("auto", "plain", *FAST)
 VARIABLE = "SSIU_BACKEND"
 Network = Callable[[Tensor], Tensor]
 
@@ -38,16 +40,17 @@ def choose_backend(model: SSIU, device: torch.device, backend: str, precision: s
         raise InputError(f"precision: {precision!r} is not one of {', '.join(PRECISIONS)}")
     if precision == "tf32" and device.type != "cuda":
         raise InputError("precision: 'tf32' is arithmetic of CUDA devices; use 'float32' here")
-    if wanted == "plain":
-        return "plain"
-    obstacles = {
-        "triton": _triton_obstacle(model, device),
-        "cpu": _cpu_obstacle(model, device, precision, training),
-    }
     if wanted == "auto":
-        return next((name for name, obstacle in obstacles.items() if obstacle is None), "plain")
-    if obstacles[wanted]:
-        raise InputError(f"backend: {wanted!r} cannot run here: {obstacles[wanted]}; use 'auto' or 'plain'")
+        for name in FAST:
+            if _not_meant(name, device, precision, training) is None:
+                if (obstacle := _obstacle(name, model)) is None:
+                    return name
+                warnings.warn(f"backend: 'plain' runs, which is slower; {name!r} cannot: {obstacle}", stacklevel=3)
+        return "plain"
+    if wanted in FAST:
+        obstacle = _not_meant(wanted, device, precision, training) or _obstacle(wanted, model)
+        if obstacle:
+            raise InputError(f"backend: {wanted!r} cannot run here: {obstacle}; use 'auto' or 'plain'")
     return wanted
 
 
@@ -139,19 +142,21 @@ class GraphCache:
         return graph, fixed, out
 
 
-def _triton_obstacle(model: SSIU, device: torch.device) -> str | None:
-    if device.type != "cuda":
-        return "it needs a CUDA device"
-    return kernels.unavailable() or kernels.unsupported(model)
-
-
-def _cpu_obstacle(model: SSIU, device: torch.device, precision: str, training: bool) -> str | None:
+def _not_meant(backend: str, device: torch.device, precision: str, training: bool) -> str | None:
+    """Why a fast backend is not for such work at all."""
+    if backend == "triton":
+        return "it needs a CUDA device" if device.type != "cuda" else None
     if device.type != "cpu":
         return "it is for CPUs"
     if training:
         return "it has no backward pass"
-    if precision != "float32":
-        return "it computes in float32"
-    from models.cpu import unsupported
+    return "it computes in float32" if precision != "float32" else None
 
-    return unsupported(model)
+
+def _obstacle(backend: str, model: SSIU) -> str | None:
+    """Why a fast backend cannot do what it is for."""
+    if backend == "triton":
+        return kernels.unavailable() or kernels.unsupported(model)
+    from models import cpu
+
+    return cpu.unsupported(model) or cpu.unavailable()

@@ -1,5 +1,9 @@
-"""The CPU path against the plain one: scales, sizes, strips and bands, with no parameter at its default."""
+"""The CPU path against the plain one: scales, sizes and bands, no parameter at its default; and its compilation."""
 
+import ctypes
+import math
+import platform
+import subprocess
 import threading
 from types import SimpleNamespace
 
@@ -7,8 +11,12 @@ import pytest
 import torch
 from literal import LiteralSSIU
 
-from models import cpu, create_model
+from models import cpu, create_model, inference
 from models.cpu import CpuInference, unsupported
+from utils import InputError
+
+CPU = torch.device("cpu")
+pytestmark = pytest.mark.skipif(cpu.unavailable() is not None, reason=f"models/cpu.cpp: {cpu.unavailable()}")
 
 
 def build(scale=2, n_feats=64, num_heads=4, n_blocks=3, **more):
@@ -52,10 +60,7 @@ def one_thread():
 
 
 @pytest.fixture
-def two_bands(monkeypatch):
-    """Two bands from 64 rows up, in strips of the least height, and a tail that goes row by row."""
-    monkeypatch.setattr(cpu, "STRIP_PIXELS", 1)
-    monkeypatch.setattr(cpu, "TAIL_PIXELS", 1)
+def two_bands():
     torch.set_num_threads(2)
 
 
@@ -67,24 +72,13 @@ def test_any_size_gives_the_plain_output(scale, size):
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
-@pytest.mark.parametrize("height", [16, 47])
-def test_strips_leave_no_seam(scale, height, two_bands):
-    torch.set_num_threads(1)
+@pytest.mark.parametrize(("height", "threads"), [(1, 2), (16, 2), (33, 2), (47, 3), (70, 8)])
+def test_bands_leave_no_seam_not_even_in_the_last_bit(scale, height, threads):
     model, x = build(scale), images(height, 20)
-    assert_same(CpuInference(model)(x), plain(model, x))
-
-
-@pytest.mark.parametrize("scale", [2, 3, 4])
-@pytest.mark.parametrize("height", [64, 73, 131])
-def test_bands_leave_no_seam(scale, height, two_bands):
-    model, x = build(scale), images(height, 20)
-    assert_same(CpuInference(model)(x), plain(model, x))
-
-
-def test_four_bands_leave_no_seam(two_bands):
-    model, x = build(2), images(140, 20)
-    torch.set_num_threads(4)
-    assert_same(CpuInference(model)(x), plain(model, x))
+    alone = CpuInference(model)(x)
+    torch.set_num_threads(threads)
+    assert torch.equal(CpuInference(model)(x), alone)
+    assert_same(alone, plain(model, x))
 
 
 def test_output_agrees_with_the_literal_transcription():
@@ -116,28 +110,6 @@ def test_ablations(ablation, two_bands):
     assert_same(CpuInference(model)(x), plain(model, x))
 
 
-def test_public_operators_alone_give_the_same(monkeypatch, two_bands):
-    monkeypatch.setattr(cpu, "fused_products", lambda: False)
-    model, x = build(4), images(66, 20)
-    fast = CpuInference(model)
-    assert_same(fast(x), plain(model, x))
-    assert fast.weights.stages[0].s1.w_1.packed is None
-
-
-def missing(*args):
-    raise AttributeError("no such operator")
-
-
-def doubled(x, product, gate):
-    return 2 * gate
-
-
-@pytest.mark.parametrize(("name", "broken"), [("pack", missing), ("gated", doubled)])
-def test_private_operators_that_are_gone_or_changed_are_not_used(monkeypatch, name, broken):
-    monkeypatch.setattr(cpu, name, broken)
-    assert cpu.fused_products.__wrapped__() is False
-
-
 def test_changed_weights_are_seen(two_bands):
     model, x = build(2), images(64, 20)
     fast = CpuInference(model)
@@ -150,10 +122,10 @@ def test_changed_weights_are_seen(two_bands):
     assert_same(fast(x), before)
 
 
-def test_memory_follows_the_size_of_the_input(two_bands):
+def test_memory_serves_inputs_of_any_size_in_any_order(two_bands):
     model = build(2)
     fast = CpuInference(model)
-    for seed, size in enumerate([(64, 20), (81, 20), (64, 33), (64, 20)]):
+    for seed, size in enumerate([(64, 20), (16, 200), (81, 33), (20, 20), (64, 20)]):
         x = images(*size, seed=seed)
         assert_same(fast(x), plain(model, x))
 
@@ -179,27 +151,6 @@ def test_calls_from_several_threads_do_not_mix(two_bands):
         assert_same(outs[i], plain(model, x))
 
 
-def test_the_number_of_threads_is_left_alone(two_bands):
-    CpuInference(build(2))(images(64, 20))
-    seen = []
-    thread = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
-    thread.start()
-    thread.join()
-    assert torch.get_num_threads() == 2
-    assert seen == [2]
-
-
-def test_an_error_in_a_worker_reaches_the_caller(monkeypatch, two_bands):
-    def attend(self, attention, v):
-        if self.index == 1:
-            raise RuntimeError("out of luck")
-
-    monkeypatch.setattr(cpu.Worker, "attend", attend)
-    with pytest.raises(RuntimeError, match="out of luck"):
-        CpuInference(build(2))(images(64, 20))
-    assert torch.get_num_threads() == 2
-
-
 def test_what_cannot_run_is_refused_with_the_reason():
     assert unsupported(build(2)) is None
     assert "float64" in unsupported(build(2).double())
@@ -212,3 +163,101 @@ def test_what_cannot_run_is_refused_with_the_reason():
     fast.model.double()
     with pytest.raises(ValueError, match="float64"):
         fast(images(16, 16))
+
+
+def test_a_nan_in_the_input_reaches_the_output():
+    model, x = build(2), images(32, 32)
+    x[0, 1, 20, 20] = math.nan
+    out = CpuInference(model)(x)
+    assert out[0, :, 40, 40].isnan().all()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Vectors
+
+
+def apply(function, x):
+    """A function of compiled code that works in place, on a copy of x as float32."""
+    out = x.float().contiguous()
+    function(ctypes.c_void_p(out.data_ptr()), len(out))
+    return out
+
+
+def test_gelu_is_the_erf_form():
+    x = torch.linspace(-12, 12, 160_000, dtype=torch.float64).float().double()
+    truth = 0.5 * x * (1 + torch.erf(x / math.sqrt(2)))
+    difference = (apply(cpu.library().ssiu_gelu, x) - truth).abs()
+    assert difference.max() < 1e-6
+    assert difference[x.abs() < 1].max() < 2e-7
+
+
+def test_exponential_is_within_two_roundings():
+    x = torch.linspace(-87, 0, 160_000, dtype=torch.float64).float().double()
+    truth = x.exp()
+    assert ((apply(cpu.library().ssiu_exponential, x) - truth).abs() / truth).max() < 2e-7
+    assert apply(cpu.library().ssiu_exponential, torch.full((16,), -1e4)).max() < 1e-37
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="names processors of the x86-64 family")
+@pytest.mark.parametrize("architecture", ["-march=x86-64", "-march=haswell"])
+def test_narrower_vectors_give_the_same(architecture, monkeypatch):
+    if architecture == "-march=haswell" and torch.backends.cpu.get_cpu_capability() == "DEFAULT":
+        pytest.skip("this processor has no AVX2")
+    monkeypatch.setattr(cpu, "library", lambda: cpu.load(architecture))
+    model, x = build(3, n_feats=24, num_heads=3), images(40, 25)
+    assert_same(CpuInference(model)(x), plain(model, x))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Compilation
+
+
+@pytest.fixture
+def fresh(monkeypatch, tmp_path):
+    """An empty cache folder, and nothing remembered from earlier tests."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    cpu.library.cache_clear()
+    cpu.unavailable.cache_clear()
+    yield tmp_path
+    cpu.library.cache_clear()
+    cpu.unavailable.cache_clear()
+
+
+def test_code_is_compiled_once_and_anew_when_the_source_changes(fresh, monkeypatch):
+    cpu.load(cpu.NATIVE)
+    (first,) = fresh.glob("ssiu/*")
+    written = first.stat().st_mtime_ns
+    cpu.load(cpu.NATIVE)
+    assert [first] == list(fresh.glob("ssiu/*"))
+    assert first.stat().st_mtime_ns == written
+    changed = fresh / "changed.cpp"
+    changed.write_text(cpu.SOURCE.read_text() + "// changed\n")
+    monkeypatch.setattr(cpu, "SOURCE", changed)
+    cpu.load(cpu.NATIVE)
+    assert len(list(fresh.glob("ssiu/*"))) == 2
+
+
+def test_without_a_compiler_the_plain_path_runs_and_says_so(fresh, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    model, x = build(2), images(16, 16)
+    with pytest.warns(UserWarning, match="no C\\+\\+ compiler: no-such-compiler not found"):
+        network, backend = inference(model, CPU)
+    assert backend == "plain"
+    with torch.no_grad():
+        assert torch.equal(network(x), model(x))
+    with pytest.raises(InputError, match="'cpu' cannot run here: no C\\+\\+ compiler"):
+        inference(model, CPU, "cpu")
+
+
+def test_what_the_compiler_says_is_quoted(fresh, monkeypatch):
+    broken = fresh / "broken.cpp"
+    broken.write_text("int main( {")
+    monkeypatch.setattr(cpu, "SOURCE", broken)
+    assert "broken.cpp:1" in cpu.unavailable()
+    assert list(fresh.glob("ssiu/*")) == []
+
+
+def test_the_source_compiles_without_warnings():
+    compiler = cpu.find_compiler()
+    command = [compiler, *cpu.FLAGS, cpu.NATIVE, "-Wall", "-Wextra", "-fsyntax-only", str(cpu.SOURCE)]
+    assert subprocess.run(command, capture_output=True, text=True).stderr == ""

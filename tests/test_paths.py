@@ -5,11 +5,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from models import create_model, inference, matmul_precision, training_network
+from models import cpu, create_model, inference, matmul_precision, training_network
 from models.paths import VARIABLE, choose_backend
 from utils import InputError
 
 CPU = torch.device("cpu")
+needs_compiler = pytest.mark.skipif(cpu.unavailable() is not None, reason=f"models/cpu.cpp: {cpu.unavailable()}")
 
 
 def network(**more):
@@ -22,12 +23,14 @@ def nothing_forced(monkeypatch):
     monkeypatch.delenv(VARIABLE, raising=False)
 
 
+@needs_compiler
 def test_on_a_cpu_inference_takes_the_cpu_path_and_training_the_plain_one():
     model = network()
     assert inference(model, CPU)[1] == "cpu"
     assert training_network(model, CPU) == (model, "plain")
 
 
+@needs_compiler
 def test_every_backend_that_runs_here_gives_the_same_image():
     model, x = network(), torch.rand(1, 3, 21, 30)
     with torch.no_grad():

@@ -1,7 +1,7 @@
 """The weights of a checkpoint alone: averaged ones where there are any, float32, published key names.
 
-    python -m tools.export runs/NAME/best.pt pretrain_model/SSIU_x4.pt
-    python -m tools.export model_x2_290.pt x2.safetensors
+python -m tools.export runs/NAME/best.pt pretrain_model/SSIU_x4.pt
+python -m tools.export model_x2_290.pt x2.safetensors
 """
 
 import argparse

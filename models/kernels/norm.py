@@ -65,9 +65,7 @@ class _LayerNorm(torch.autograd.Function):
         out = torch.empty_like(x)
         channels = x.shape[-1]
         pixels = x.numel() // channels
-        norm_kernel[(triton.cdiv(pixels, PIXELS),)](
-            x, weight, bias, out, pixels, C=channels, M=PIXELS, num_warps=WARPS
-        )
+        norm_kernel[(triton.cdiv(pixels, PIXELS),)](x, weight, bias, out, pixels, C=channels, M=PIXELS, num_warps=WARPS)
         ctx.save_for_backward(x, weight)
         return out
 

@@ -1,0 +1,778 @@
+// SSIU's forward pass on a CPU, float32. models/cpu.py compiles this file, packs the weights and calls `ssiu_run`.
+//
+// Run operation by operation, the network is bound by memory: each of them reads and writes maps that no cache holds.
+// Here rows flow: a row of pixels goes through ESAM's sum, MSGM_3, MSGM_4, the next stage's LayerNorm, MSGM_1 and
+// MSGM_2 while it lies in the cache, and only what attention and later stages need is written to a map. What is left is
+// arithmetic: products of pixels with (C, C) matrices that stay in registers from their first number to their last
+// (`tile`), at some 90 % of what a core can do.
+//
+// - Maps are (rows, pixels, C), C padded with zeros to a multiple of LANES, and so are the weights.
+// - Each thread has a band of rows, and computes up to three rows on each side of it anew instead of waiting for its
+//   neighbours; all threads meet twice a stage, before and after attention (`Worker::run`).
+// - Names and equations are those of models/ssiu.py, the plain twin of this file.
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstdint>
+#include <thread>
+#include <vector>
+
+namespace {
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Vectors
+
+// A tile of a product is ROWS x COLUMNS vectors that stay in registers, with COLUMNS more for the weights and one for a
+// pixel's number: 29 of 32 registers, or 15 of 16.
+#if defined(__AVX512F__)
+constexpr int LANES = 16, ROWS = 6, COLUMNS = 4;
+#elif defined(__AVX__)
+constexpr int LANES = 8, ROWS = 6, COLUMNS = 2;
+#elif defined(__aarch64__)
+constexpr int LANES = 4, ROWS = 6, COLUMNS = 4;
+#else
+constexpr int LANES = 4, ROWS = 6, COLUMNS = 2;
+#endif
+
+typedef float Vector __attribute__((vector_size(4 * LANES)));
+typedef int32_t Integers __attribute__((vector_size(4 * LANES)));
+typedef float Anywhere __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+
+inline Vector load(const float* from) { return *reinterpret_cast<const Anywhere*>(from); }
+inline void store(float* to, Vector x) { *reinterpret_cast<Anywhere*>(to) = x; }
+inline Vector all(float x) { return x - Vector{}; }
+// Both keep a NaN in `a`.
+inline Vector larger(Vector a, Vector b) { return b > a ? b : a; }
+inline Vector smaller(Vector a, Vector b) { return b < a ? b : a; }
+
+template <int N>
+inline Vector polynomial(const float (&coefficients)[N], Vector x) {
+    Vector sum = all(coefficients[N - 1]);
+#pragma GCC unroll 16
+    for (int i = N - 2; i >= 0; i--) sum = sum * x + coefficients[i];
+    return sum;
+}
+
+// e^x for x <= 0, within 2e-7 of it relatively; 1.2e-38 below -87.
+inline Vector exponential(Vector x) {
+    constexpr float MAGIC = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer, in the low bits
+    constexpr float LN2_HIGH = 0.693359375f, LN2_LOW = -2.12194440e-4f;
+    // Minimax on |r| <= ln(2) / 2, relative error 2e-9.
+    constexpr float SERIES[] = {1.0f,           1.0f,           0.4999999106f,  0.166664198f,
+                                0.04166822508f, 0.00837482419f, 0.00138368318f};
+    x = larger(x, all(-87.0f));
+    const Vector shifted = x * 1.44269504f + MAGIC;
+    const Vector n = shifted - MAGIC;
+    const Vector r = (x - n * LN2_HIGH) - n * LN2_LOW;
+    const Integers power = (reinterpret_cast<Integers>(shifted) << 23) + (127 << 23);
+    return polynomial(SERIES, r) * reinterpret_cast<Vector>(power);
+}
+
+// GELU(x) = x Phi(x), with Phi within 1.5e-7 of the normal distribution: Phi(x) - 1/2 is x times a polynomial in x^2,
+// written in x^2 mapped to -1 .. 1 so that float32 can hold its terms. Minimax up to 5.5, where 1 - Phi is 2e-8.
+inline Vector gelu(Vector x) {
+    constexpr float END = 5.5f;
+    constexpr float SERIES[] = {0.1285519302f,   -0.06417233497f, 0.04773763567f,   -0.03879280761f,
+                                0.03207011148f,  -0.02604796737f, 0.02036560886f,   -0.01500082295f,
+                                0.01022436749f,  -0.00681470800f, 0.00462760497f,   -0.00242678425f,
+                                0.000715295610f, -0.00052276230f, 0.000633106043f, -0.000238385124f};
+    const Vector near = smaller(larger(x, all(-END)), all(END));
+    const Vector phi = near * polynomial(SERIES, near * near * (2 / (END * END)) - 1.0f) + 0.5f;
+    return x * smaller(larger(phi, all(0.0f)), all(1.0f));
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Products
+
+struct Matrix {
+    const float* weight;  // (depth, columns)
+    const float* bias;    // (columns)
+    int depth, columns;   // columns a multiple of LANES
+};
+
+// One tile of `product`, in registers from its first number to its last.
+template <int M, int N>
+inline void tile(const float* a, long row, long step, const Matrix& matrix, int column, float* out, long out_row,
+                 const float* add, const float* add_too) {
+    Vector sum[M][N];
+#pragma GCC unroll 8
+    for (int n = 0; n < N; n++) {
+        const Vector bias = load(matrix.bias + column + n * LANES);
+#pragma GCC unroll 8
+        for (int m = 0; m < M; m++) sum[m][n] = bias;
+    }
+    for (const float* more : {add, add_too}) {
+        if (!more) continue;
+#pragma GCC unroll 8
+        for (int m = 0; m < M; m++)
+#pragma GCC unroll 8
+            for (int n = 0; n < N; n++) sum[m][n] += load(more + m * out_row + column + n * LANES);
+    }
+    const float* weight = matrix.weight + column;
+    for (int k = 0; k < matrix.depth; k++, weight += matrix.columns, a += step) {
+        Vector w[N];
+#pragma GCC unroll 8
+        for (int n = 0; n < N; n++) w[n] = load(weight + n * LANES);
+#pragma GCC unroll 8
+        for (int m = 0; m < M; m++) {
+            const Vector x = all(a[m * row]);
+#pragma GCC unroll 8
+            for (int n = 0; n < N; n++) sum[m][n] += x * w[n];
+        }
+    }
+#pragma GCC unroll 8
+    for (int m = 0; m < M; m++)
+#pragma GCC unroll 8
+        for (int n = 0; n < N; n++) store(out + m * out_row + column + n * LANES, sum[m][n]);
+}
+
+template <int N>
+void columns_of_product(const float* a, long row, long step, const Matrix& matrix, int column, int rows, float* out,
+                        long out_row, const float* add, const float* add_too) {
+    const auto move = [&](int count) {
+        a += count * row, out += count * out_row, rows -= count;
+        if (add) add += count * out_row;
+        if (add_too) add_too += count * out_row;
+    };
+    for (; rows >= ROWS; move(ROWS)) tile<ROWS, N>(a, row, step, matrix, column, out, out_row, add, add_too);
+    if (rows >= 4) tile<4, N>(a, row, step, matrix, column, out, out_row, add, add_too), move(4);
+    if (rows >= 2) tile<2, N>(a, row, step, matrix, column, out, out_row, add, add_too), move(2);
+    if (rows >= 1) tile<1, N>(a, row, step, matrix, column, out, out_row, add, add_too);
+}
+
+// out[m, n] = bias[n] + sum over k of a[m * row + k * step] weight[k, n], plus add[m, n] and add_too[m, n] where these
+// are given; they lie in memory as `out` does, and may be it.
+void product(const float* a, long row, long step, const Matrix& matrix, int rows, float* out, long out_row,
+             const float* add = nullptr, const float* add_too = nullptr) {
+    int column = 0;
+    for (; column + COLUMNS * LANES <= matrix.columns; column += COLUMNS * LANES)
+        columns_of_product<COLUMNS>(a, row, step, matrix, column, rows, out, out_row, add, add_too);
+    for (; column < matrix.columns; column += LANES)
+        columns_of_product<1>(a, row, step, matrix, column, rows, out, out_row, add, add_too);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Weights and memory
+
+// What cpu.py packs, in this order.
+struct Sizes {
+    int32_t channels, true_channels;  // C with and without padding
+    int32_t stages, heads, has_esam, has_moe, scale;
+    int32_t height, width;  // of the input, after padding to multiples of 16
+    int32_t out_height, out_width;
+    int32_t threads;
+};
+
+// Hands out one piece of memory after another; with no memory, it only counts.
+struct Arena {
+    float* memory;
+    size_t used = 0;
+    float* take(size_t count) {
+        float* piece = memory ? memory + used : nullptr;
+        used += (count + 15) / 16 * 16;
+        return piece;
+    }
+    Matrix matrix(int depth, int columns) {
+        const float* weight = take(size_t(depth) * columns);
+        return {weight, take(columns), depth, columns};
+    }
+};
+
+struct Depthwise {  // 3x3, reflect padding
+    const float *taps, *bias;  // (9, C), (C)
+    Depthwise(Arena& arena, int channels) : taps(arena.take(9 * channels)), bias(arena.take(channels)) {}
+};
+
+struct Gate {  // an MSGM: W_o( GELU(W_1 x) * W_c( DW3x3( W_a x ) ) )
+    Matrix w_1, w_a, w_c, w_o;
+    Depthwise depthwise;
+    Gate(Arena& arena, int channels)
+        : w_1(arena.matrix(channels, channels)),
+          w_a(arena.matrix(channels, channels)),
+          w_c(arena.matrix(channels, channels)),
+          w_o(arena.matrix(channels, channels)),
+          depthwise(arena, channels) {}
+};
+
+constexpr int BLOCK = 8, WINDOW = 10, QUERIES = BLOCK * BLOCK, KEYS = WINDOW * WINDOW;
+constexpr float NO_BIAS[QUERIES] = {};
+
+struct Attention {  // an ESAM
+    Matrix queries, keys_values;
+    const float* relative;  // (KEYS, C): what is added to the keys of a window
+    Depthwise depthwise;
+    Attention(Arena& arena, int channels)
+        : queries(arena.matrix(channels, channels)),
+          keys_values(arena.matrix(channels, 2 * channels)),
+          relative(arena.take(KEYS * channels)),
+          depthwise(arena, channels) {}
+};
+
+struct Stage {  // an SS-ReM
+    const float *norm_weight, *norm_bias;
+    Gate s1, s2, s4, ffn;
+    std::vector<Attention> s3;  // one, or none
+    Stage(Arena& arena, const Sizes& sizes)
+        : norm_weight(arena.take(sizes.channels)),
+          norm_bias(arena.take(sizes.channels)),
+          s1(arena, sizes.channels),
+          s2(arena, sizes.channels),
+          s4(arena, sizes.channels),
+          ffn(arena, sizes.channels) {
+        if (sizes.has_esam) s3.emplace_back(arena, sizes.channels);
+    }
+};
+
+constexpr int TAPS = 32;  // 27 of the 3x3 convolution to RGB, ordered (row, column, RGB), and 5 of padding
+
+struct Weights {
+    Matrix head;  // (27, C), rows ordered (RGB, row, column)
+    std::vector<Stage> stages;
+    std::vector<Matrix> experts;              // fc_a, fc_b, fc_c and fuse, or none
+    std::vector<std::vector<Matrix>> levels;  // [l][i * r + j] makes sub-pixel (i, j) of the l-th pixel shuffle, of r
+    Matrix taps;
+    const float* taps_bias;
+
+    Weights(Arena& arena, const Sizes& sizes) : head(arena.matrix(27, sizes.channels)) {
+        const int channels = sizes.channels;
+        for (int t = 0; t < sizes.stages; t++) stages.emplace_back(arena, sizes);
+        for (int i = 0; i < (sizes.has_moe ? 4 : 0); i++) experts.push_back(arena.matrix(channels, channels));
+        for (int factor : sizes.scale == 4 ? std::vector<int>{2, 2} : std::vector<int>{sizes.scale}) {
+            levels.emplace_back();
+            for (int i = 0; i < factor * factor; i++) levels.back().push_back(arena.matrix(channels, channels));
+        }
+        taps = arena.matrix(channels, TAPS);
+        taps_bias = arena.take(3);
+    }
+};
+
+struct Map {
+    float* data;
+    long row_size;
+    Map(Arena& arena, long rows, long row_size) : data(arena.take(rows * row_size)), row_size(row_size) {}
+    float* row(long i) const { return data + i * row_size; }
+};
+
+// The last `held` rows of a map that is never whole.
+struct Ring {
+    Map rows;
+    int held;
+    Ring(Arena& arena, int held, long row_size) : rows(arena, held, row_size), held(held) {}
+    float* row(int i) const { return rows.row(i % held); }
+};
+
+// The maps that threads share. One stage reads v, b and writes the next ones: they take turns in two maps each.
+struct Maps {
+    Map y, v[2], b[2], experts[3];
+    Map queries, keys_values, attended;  // of the halved map; keys and values with a frame of zeros
+    Maps(Arena& arena, const Sizes& s)
+        : y(arena, s.height, long(s.width) * s.channels),
+          v{{arena, s.height, y.row_size}, {arena, s.height, y.row_size}},
+          b{{arena, s.height, y.row_size}, {arena, s.height, y.row_size}},
+          experts{{arena, s.has_moe ? s.height : 0, y.row_size},
+                  {arena, s.has_moe ? s.height : 0, y.row_size},
+                  {arena, s.height, y.row_size}},
+          queries(arena, s.has_esam ? s.height / 2 : 0, y.row_size / 2),
+          keys_values(arena, s.has_esam ? s.height / 2 + 2 : 0, (s.width / 2 + 2) * 2L * s.channels),
+          attended(arena, s.has_esam ? s.height / 2 : 0, y.row_size / 2) {}
+
+    void clear_frame(const Sizes& s) const {
+        const long pixel = 2L * s.channels, last = s.height / 2 + 1;
+        if (!s.has_esam) return;
+        for (long row = 0; row <= last; row++) {
+            float* line = keys_values.row(row);
+            if (row == 0 || row == last) std::fill_n(line, keys_values.row_size, 0.0f);
+            std::fill_n(line, pixel, 0.0f);
+            std::fill_n(line + keys_values.row_size - pixel, pixel, 0.0f);
+        }
+    }
+};
+
+// Linear interpolation of a line of `size` numbers to `out_size`, by PyTorch's rules.
+struct Interpolation {
+    std::vector<int> first, second;
+    std::vector<float> weight;  // of the second
+    Interpolation(int size, int out_size, bool align_corners, float factor) {
+        for (int i = 0; i < out_size; i++) {
+            const float ends = out_size > 1 ? float(size - 1) / float(out_size - 1) * float(i) : 0.0f;
+            const float at = align_corners ? ends : std::max((float(i) + 0.5f) / factor - 0.5f, 0.0f);
+            first.push_back(std::min(int(at), size - 1));
+            second.push_back(std::min(first[i] + 1, size - 1));
+            weight.push_back(at - float(first[i]));
+        }
+    }
+};
+
+inline int reflect(int i, int size) { return i < 0 ? -i : i >= size ? 2 * size - 2 - i : i; }
+
+// Where threads wait until all have come.
+class Meeting {
+public:
+    explicit Meeting(int threads) : threads(threads) {}
+    void wait() {
+        const int now = round;
+        if (++arrived == threads) {
+            arrived = 0;
+            round++;
+        } else {
+            while (round == now) std::this_thread::yield();
+        }
+    }
+
+private:
+    const int threads;
+    std::atomic<int> arrived{0}, round{0};
+};
+
+// ---------------------------------------------------------------------------------------------------------------------
+// One thread's work
+
+constexpr int SEGMENT = 64;  // pixels; four pieces of it and a matrix fit in the first two caches
+
+class Worker {
+public:
+    Worker(Arena& arena, const Sizes& sizes, const Weights& weights, const Maps& maps, int index)
+        : size(sizes), weights(weights), maps(maps), index(index), channels(sizes.channels),
+          half_height(sizes.height / 2), half_width(sizes.width / 2),
+          upsample_rows(half_height, size.height, true, 2), upsample_columns(half_width, size.width, true, 2),
+          skip_rows(size.height, size.height * size.scale, false, float(size.scale)),
+          skip_columns(size.width, size.width * size.scale, false, float(size.scale)),
+          a(arena, 1, row_size()), x_1(arena, 2, row_size()), x_3(arena, 2, row_size()), x_4(arena, 2, row_size()),
+          u_1(arena, 3, row_size()), u_2(arena, 3, row_size()), u_3(arena, 3, row_size()), u_4(arena, 3, row_size()),
+          upsampled(arena, 2, row_size()), half_row(arena, 1, row_size() / 2),
+          gate(arena.take(SEGMENT * channels)), context(arena.take(SEGMENT * channels)),
+          third(arena.take(SEGMENT * channels)),
+          keys(arena.take(KEYS * channels)), values(arena.take(KEYS * channels)),
+          queries(arena.take(QUERIES * channels)), scores(arena.take(KEYS * QUERIES)),
+          tap_lines(arena, size.scale + 2, long(size.width) * size.scale * TAPS + 2 * LANES),
+          tap_sums(arena.take((long(size.width) * size.scale + 2) * LANES_OF_SUMS)),
+          skip(arena.take(3L * size.width)) {}
+
+    // The forward pass of one image, x (3, H, W) -> out (3, out_height, out_width); every worker calls it.
+    void run(const float* x, float* out, Meeting& meeting) {
+        const auto share = [&](int total, int i) { return int(long(total) * i / size.threads); };
+        // Pairs of rows: ESAM halves the map.
+        const int lo = 2 * share(half_height, index), hi = 2 * share(half_height, index + 1);
+        for (int row = lo; row < hi; row++) head(x, row);
+        meeting.wait();
+        for (int t = 0; t < size.stages; t++) {
+            stage(t, lo, hi);
+            meeting.wait();
+            if (!size.has_esam) continue;
+            const int blocks = size.height * size.width / (4 * QUERIES);
+            for (int i = share(blocks, index); i < share(blocks, index + 1); i++) attend(weights.stages[t].s3[0], i);
+            meeting.wait();
+        }
+        // The last rows may be padding alone. The tail looks one row further down than it writes.
+        const int rows = size.out_height / size.scale, seen = std::min(rows + 1, int(size.height));
+        stage(size.stages, share(seen, index), share(seen, index + 1));
+        meeting.wait();
+        tail(x, out, share(rows, index), share(rows, index + 1), seen);
+        meeting.wait();
+    }
+
+private:
+    long row_size() const { return long(size.width) * size.channels; }
+
+    template <class Work>
+    void in_segments(int pixels, Work work) const {
+        for (int start = 0; start < pixels; start += SEGMENT) work(start, std::min(SEGMENT, pixels - start));
+    }
+
+    // y = Conv3x3(3 -> C)(x), a row of it.
+    void head(const float* x, int row) {
+        in_segments(size.width, [&](int start, int count) {
+            for (int tap = 0; tap < 27; tap++) {
+                const int colour = tap / 9, dy = tap / 3 % 3 - 1, dx = tap % 3 - 1;
+                const float* line = x + (long(colour) * size.height + reflect(row + dy, size.height)) * size.width;
+                for (int m = 0; m < count; m++) gate[m * 27 + tap] = line[reflect(start + m + dx, size.width)];
+            }
+            product(gate, 27, 1, weights.head, count, maps.y.row(row) + long(start) * channels, channels);
+        });
+    }
+
+    // ---- SS-ReM
+
+    // S3.b and the feed-forward gate of stage t - 1, then LayerNorm, S1 and S2 of stage t, whose v and b it makes, rows
+    // lo .. hi of them; the first and the last call are half of this each. An MSGM finishes a row when it has the next.
+    void stage(int t, int lo, int hi) {
+        const bool ends = t == size.stages;
+        const int beyond = ends ? 0 : 1;
+        const int first = std::max(lo - beyond, 0), last = std::min(hi + beyond, int(size.height));
+        if (t == 0) {
+            for (int row = first; row < last; row++) begin_stage(t, row, first, maps.y.row(row));
+            return;
+        }
+        const Stage& before = weights.stages[t - 1];
+        const Map &v = maps.v[(t - 1) % 2], &b = maps.b[(t - 1) % 2];
+        const bool expert = size.has_moe ? t % (size.stages / 3) == 0 : ends;  // else a is gone with its row
+        const Map* kept = expert ? &maps.experts[3 * t / size.stages - 1] : nullptr;
+        const int first_4 = std::max(first - 1, 0), first_3 = std::max(first - 2, 0);
+        at_half_row[0] = at_half_row[1] = -1;
+        for (int row = first_3; row < std::min(last + 2, int(size.height)); row++) {
+            difference(before, v, b, row, x_3.row(row));
+            take(before.s4, x_3.row(row), u_3.row(row));
+            finished(row, first_3, [&](int row) {
+                give(before.s4, row, x_3, u_3, x_4.row(row), b.row(row));
+                take(before.ffn, x_4.row(row), u_4.row(row));
+                finished(row, first_4, [&](int row) {
+                    float* out = kept && row >= lo && row < hi ? kept->row(row) : a.row(0);
+                    give(before.ffn, row, x_4, u_4, out, x_4.row(row));
+                    if (!ends && row >= first && row < last) begin_stage(t, row, first, out);
+                });
+            });
+        }
+    }
+
+    // A row of a: LayerNorm, MSGM_1 and MSGM_2, v = a + z + y and what attention takes from it.
+    void begin_stage(int t, int row, int first, const float* a) {
+        const Stage& stage = weights.stages[t];
+        const Map &v = maps.v[t % 2], &b = maps.b[t % 2];
+        normalise(stage, a, x_1.row(row));
+        take(stage.s1, x_1.row(row), u_1.row(row));
+        take(stage.s2, x_1.row(row), u_2.row(row));
+        finished(row, first, [&](int row) {
+            give(stage.s1, row, x_1, u_1, v.row(row), x_1.row(row), maps.y.row(row));
+            give(stage.s2, row, x_1, u_2, b.row(row));
+            if (size.has_esam && row % 2) pool(stage.s3[0], v, row / 2);
+        });
+    }
+
+    // Calls `emit` with the rows that can be finished now that `row` is there: the row above it, unless its own
+    // neighbour above is missing, and the last row of the map, for which reflection sees to the row below.
+    template <class Emit>
+    void finished(int row, int first, Emit emit) const {
+        if (row - 1 >= (first ? first + 1 : 0)) emit(row - 1);
+        if (row == size.height - 1) emit(row);
+    }
+
+    void normalise(const Stage& stage, const float* from, float* to) const {
+        for (int x = 0; x < size.width; x++, from += channels, to += channels) {
+            Vector sum{}, squares{};
+            for (int c = 0; c < channels; c += LANES) sum += load(from + c);
+            const float mean = total(sum) / size.true_channels;
+            for (int c = 0; c < channels; c += LANES) {
+                const Vector centred = load(from + c) - mean;
+                squares += centred * centred;
+            }
+            const float padded = (channels - size.true_channels) * mean * mean;  // the padding is zero, not the mean
+            const float scale = 1 / std::sqrt((total(squares) - padded) / size.true_channels + 1e-6f);
+            for (int c = 0; c < channels; c += LANES)
+                store(to + c,
+                      (load(from + c) - mean) * scale * load(stage.norm_weight + c) + load(stage.norm_bias + c));
+        }
+    }
+
+    static float total(Vector x) {
+        float sum = 0;
+        for (int i = 0; i < LANES; i++) sum += x[i];
+        return sum;
+    }
+
+    // ---- MSGM
+
+    // The first half for a row: u = W_a x.
+    void take(const Gate& msgm, const float* x, float* u) const {
+        product(x, channels, 1, msgm.w_a, size.width, u, channels);
+    }
+
+    // The second half for a row: out = MSGM(x) + add + add_too.
+    void give(const Gate& msgm, int row, const Ring& x, const Ring& u, float* out, const float* add = nullptr,
+              const float* add_too = nullptr) const {
+        const float *above = u.row(reflect(row - 1, size.height)), *below = u.row(reflect(row + 1, size.height));
+        in_segments(size.width, [&](int start, int count) {
+            const long offset = long(start) * channels;
+            product(x.row(row) + offset, channels, 1, msgm.w_1, count, gate, channels);
+            depthwise(msgm.depthwise, above, u.row(row), below, size.width, start, count, third);
+            product(third, channels, 1, msgm.w_c, count, context, channels);
+            for (int i = 0; i < count * channels; i += LANES) store(gate + i, gelu(load(gate + i)) * load(context + i));
+            product(gate, channels, 1, msgm.w_o, count, out + offset, channels, add ? add + offset : nullptr,
+                    add_too ? add_too + offset : nullptr);
+        });
+    }
+
+    // `count` pixels from `start` of a row that is `width` wide.
+    void depthwise(const Depthwise& conv, const float* above, const float* centre, const float* below, int width,
+                   int start, int count, float* out) const {
+        for (int c = 0; c < channels; c += LANES) {
+            Vector taps[9];
+#pragma GCC unroll 9
+            for (int i = 0; i < 9; i++) taps[i] = load(conv.taps + i * channels + c);
+            const Vector bias = load(conv.bias + c);
+            for (int m = 0; m < count; m++) {
+                const long x[3] = {reflect(start + m - 1, width), start + m, reflect(start + m + 1, width)};
+                Vector sum = bias;
+#pragma GCC unroll 3
+                for (int i = 0; i < 3; i++) {
+                    const long at = x[i] * channels + c;
+                    sum += load(above + at) * taps[i] + load(centre + at) * taps[3 + i];
+                    sum += load(below + at) * taps[6 + i];
+                }
+                store(out + m * channels + c, sum);
+            }
+        }
+    }
+
+    // ---- ESAM
+
+    // MaxPool 2x2 and the queries, keys and values, a row of the halved map.
+    void pool(const Attention& esam, const Map& v, int row) {
+        in_segments(half_width, [&](int start, int count) {
+            const float* top = v.row(2 * row) + 2L * start * channels;
+            const float* bottom = v.row(2 * row + 1) + 2L * start * channels;
+            for (int m = 0; m < count; m++)
+                for (int c = 0; c < channels; c += LANES) {
+                    const long left = 2L * m * channels + c, right = left + channels;
+                    store(gate + m * channels + c, larger(larger(load(top + left), load(top + right)),
+                                                          larger(load(bottom + left), load(bottom + right))));
+                }
+            product(gate, channels, 1, esam.queries, count,
+                    maps.queries.row(row) + long(start) * channels, channels);
+            product(gate, channels, 1, esam.keys_values, count,
+                    maps.keys_values.row(row + 1) + (start + 1) * 2L * channels, 2 * channels);
+        });
+    }
+
+    // One 8x8 block of queries and the 10x10 window around it. Keys go down and queries across in `scores`, so that the
+    // softmax runs over whole vectors.
+    void attend(const Attention& esam, int block) {
+        const int across = half_width / BLOCK, top = block / across * BLOCK, left = block % across * BLOCK;
+        const int dim = size.true_channels / size.heads;
+        for (int key = 0; key < KEYS; key++) {
+            const float* from = maps.keys_values.row(top + key / WINDOW) + (left + key % WINDOW) * 2L * channels;
+            for (int c = 0; c < channels; c += LANES) {
+                store(keys + key * channels + c, load(from + c) + load(esam.relative + key * channels + c));
+                store(values + key * channels + c, load(from + channels + c));
+            }
+        }
+        const float scale = 1 / std::sqrt(float(dim));
+        for (int query = 0; query < QUERIES; query++) {
+            const float* from = maps.queries.row(top + query / BLOCK) + long(left + query % BLOCK) * channels;
+            for (int c = 0; c < channels; c++) queries[c * QUERIES + query] = from[c] * scale;
+        }
+        for (int head = 0; head < size.heads; head++) {
+            float* own = queries + head * dim * QUERIES;  // the queries (dim, QUERIES), later what they found
+            product(keys + head * dim, channels, 1, {own, NO_BIAS, dim, QUERIES}, KEYS, scores, QUERIES);
+            float inverse[QUERIES];
+            for (int query = 0; query < QUERIES; query += LANES) {
+                Vector peak = load(scores + query), sum{};
+                for (int key = 1; key < KEYS; key++) peak = larger(peak, load(scores + key * QUERIES + query));
+                for (int key = 0; key < KEYS; key++) {
+                    const Vector weight = exponential(load(scores + key * QUERIES + query) - peak);
+                    store(scores + key * QUERIES + query, weight);
+                    sum += weight;
+                }
+                store(inverse + query, 1.0f / sum);
+            }
+            product(values + head * dim, 1, channels, {scores, NO_BIAS, KEYS, QUERIES}, dim, own, QUERIES);
+            for (int c = 0; c < dim; c++)
+                for (int query = 0; query < QUERIES; query++) own[c * QUERIES + query] *= inverse[query];
+        }
+        for (int query = 0; query < QUERIES; query++) {
+            float* to = maps.attended.row(top + query / BLOCK) + long(left + query % BLOCK) * channels;
+            for (int c = 0; c < channels; c++) to[c] = queries[c * QUERIES + query];
+        }
+    }
+
+    // A row of d = v - b after v <- ESAM(v) + v: MSGM_3's input.
+    void difference(const Stage& stage, const Map& v, const Map& b, int row, float* out) {
+        const float *from_v = v.row(row), *from_b = b.row(row);
+        if (!size.has_esam) {
+            for (long i = 0; i < row_size(); i += LANES) store(out + i, load(from_v + i) - load(from_b + i));
+            return;
+        }
+        const float* first = upsampled_row(stage.s3[0], upsample_rows.first[row]);
+        const float* second = upsampled_row(stage.s3[0], upsample_rows.second[row]);
+        const float weight = upsample_rows.weight[row];
+        for (long i = 0; i < row_size(); i += LANES) {
+            const Vector esam = load(first + i) * (1 - weight) + load(second + i) * weight;
+            store(out + i, esam + load(from_v + i) - load(from_b + i));
+        }
+    }
+
+    // A row of the halved map after LocalProp, upsampled across. Consecutive rows ask for the same two.
+    const float* upsampled_row(const Attention& esam, int row) {
+        float* out = upsampled.row(row);
+        if (at_half_row[row % 2] == row) return out;
+        at_half_row[row % 2] = row;
+        const Map& o = maps.attended;
+        float* line = half_row.row(0);
+        depthwise(esam.depthwise, o.row(reflect(row - 1, half_height)), o.row(row),
+                  o.row(reflect(row + 1, half_height)), half_width, 0, half_width, line);
+        for (int x = 0; x < size.width; x++) {
+            const float *first = line + long(upsample_columns.first[x]) * channels,
+                        *second = line + long(upsample_columns.second[x]) * channels;
+            const float weight = upsample_columns.weight[x];
+            for (int c = 0; c < channels; c += LANES)
+                store(out + long(x) * channels + c, load(first + c) * (1 - weight) + load(second + c) * weight);
+        }
+        return out;
+    }
+
+    // ---- MoE-FS and the tail
+
+    // f = MoEFS(experts) + y, `count` pixels of a row.
+    void select(int row, int start, int count, float* f) const {
+        const long offset = long(start) * channels;
+        const float* y = maps.y.row(row) + offset;
+        const float* expert[3];
+        for (int i = 0; i < 3; i++) expert[i] = maps.experts[i].row(row) + offset;
+        if (!size.has_moe) {
+            for (int i = 0; i < count * channels; i += LANES) store(f + i, load(expert[2] + i) + load(y + i));
+            return;
+        }
+        float* const score[3] = {gate, context, third};
+        for (int i = 0; i < 3; i++) product(expert[i], channels, 1, weights.experts[i], count, score[i], channels);
+        for (int i = 0; i < count * channels; i += LANES) {
+            const Vector a = load(score[0] + i), b = load(score[1] + i), c = load(score[2] + i);
+            const Vector peak = larger(larger(a, b), c);
+            const Vector to_a = exponential(a - peak), to_b = exponential(b - peak), to_c = exponential(c - peak);
+            const Vector sum = to_a * load(expert[0] + i) + to_b * load(expert[1] + i) + to_c * load(expert[2] + i);
+            store(gate + i, sum / (to_a + to_b + to_c));
+        }
+        product(gate, channels, 1, weights.experts[3], count, f, channels, gate, y);
+    }
+
+    // Output rows of the input rows lo .. hi. A 1x1 convolution and GELU commute with the pixel shuffle, so each
+    // sub-pixel goes its own way, and the 3x3 convolution becomes a product with its 27 taps and the sum of what
+    // neighbours hold for each other.
+    void tail(const float* x, float* out, int lo, int hi, int seen) {
+        const int s = size.scale;
+        int next = lo * s;
+        for (int row = std::max(lo - 1, 0); row < std::min(hi + 1, seen); row++) {
+            const int from = row < lo ? s - 1 : 0, to = row >= hi ? 1 : s;
+            in_segments(size.width, [&](int start, int count) {
+                float* f = keys;  // KEYS * C is more than a segment
+                select(row, start, count, f);
+                subpixels(f, 0, 1, 0, 0, row, start, count, from, to);
+            });
+            const int known = row * s + to - 1;
+            for (; next < hi * s && (next < known || next == size.height * s - 1); next++) write(x, out, next);
+        }
+    }
+
+    // Sub-pixels (i, j) of a grid of `grid` x `grid` and those within it, as taps; rows from .. to of the s x s alone.
+    void subpixels(const float* f, size_t level, int grid, int i, int j, int row, int start, int count, int from,
+                   int to) const {
+        const int s = size.scale;
+        if (level == weights.levels.size()) {
+            float* lines = tap_lines.row(row * s + i) + (long(start) * s + j) * TAPS;
+            product(f, channels, 1, weights.taps, count, lines, long(s) * TAPS);
+            return;
+        }
+        const auto& matrices = weights.levels[level];
+        const int factor = matrices.size() == 9 ? 3 : 2, finer = grid * factor, within = s / finer;
+        float* g = level ? context : gate;
+        for (int p = 0; p < factor; p++) {
+            const int sub_row = i * factor + p;
+            if ((sub_row + 1) * within <= from || sub_row * within >= to) continue;
+            for (int q = 0; q < factor; q++) {
+                product(f, channels, 1, matrices[p * factor + q], count, g, channels);
+                for (int k = 0; k < count * channels; k += LANES) store(g + k, gelu(load(g + k)));
+                subpixels(g, level + 1, finer, sub_row, j * factor + q, row, start, count, from, to);
+            }
+        }
+    }
+
+    // One row of the output: the 3x3 convolution's sums, its bias and the bilinear skip.
+    void write(const float* x, float* out, int row) const {
+        const int wide = size.width * size.scale, high = size.height * size.scale;
+        float* sums = tap_sums + LANES_OF_SUMS;  // (wide, 9) from -1 to wide: columns of taps x RGB, rows summed
+        const float* rows[3];
+        for (int i = 0; i < 3; i++) rows[i] = tap_lines.row(reflect(row + i - 1, high));
+        for (long column = 0; column < wide; column++)
+            for (int lane = 0; lane < 9; lane += LANES) {
+                Vector sum{};
+                for (int i = 0; i < 3; i++) sum += load(rows[i] + column * TAPS + 9 * i + lane);
+                store(sums + column * LANES_OF_SUMS + lane, sum);
+            }
+        std::copy_n(sums + LANES_OF_SUMS, 9, sums - LANES_OF_SUMS);
+        std::copy_n(sums + (wide - 2L) * LANES_OF_SUMS, 9, sums + long(wide) * LANES_OF_SUMS);
+        for (int colour = 0; colour < 3; colour++) {
+            const float* first = x + (long(colour) * size.height + skip_rows.first[row]) * size.width;
+            const float* second = x + (long(colour) * size.height + skip_rows.second[row]) * size.width;
+            const float weight = skip_rows.weight[row], bias = weights.taps_bias[colour];
+            for (int i = 0; i < size.width; i++) skip[i] = first[i] * (1 - weight) + second[i] * weight;
+            float* line = out + (long(colour) * size.out_height + row) * size.out_width;
+            for (int i = 0; i < size.out_width; i++) {
+                const float* sum = sums + long(i) * LANES_OF_SUMS + colour;
+                const float across = skip_columns.weight[i];
+                const float bilinear =
+                    skip[skip_columns.first[i]] * (1 - across) + skip[skip_columns.second[i]] * across;
+                line[i] = sum[-LANES_OF_SUMS] + sum[3] + sum[LANES_OF_SUMS + 6] + bias + bilinear;
+            }
+        }
+    }
+
+    static constexpr int LANES_OF_SUMS = (9 + LANES - 1) / LANES * LANES;
+
+    const Sizes& size;
+    const Weights& weights;
+    const Maps& maps;
+    const int index, channels, half_height, half_width;
+    const Interpolation upsample_rows, upsample_columns, skip_rows, skip_columns;
+    Ring a, x_1, x_3, x_4, u_1, u_2, u_3, u_4;  // rows of a, and of each MSGM's x and W_a x
+    Ring upsampled, half_row;
+    int at_half_row[2];
+    float *gate, *context, *third;  // a segment each
+    float *keys, *values, *queries, *scores;
+    Ring tap_lines;
+    float *tap_sums, *skip;
+};
+
+struct Plan {
+    Maps maps;
+    std::vector<Worker> workers;
+    Plan(Arena& arena, const Sizes& sizes, const Weights& weights) : maps(arena, sizes) {
+        workers.reserve(sizes.threads);
+        for (int i = 0; i < sizes.threads; i++) workers.emplace_back(arena, sizes, weights, maps, i);
+    }
+};
+
+}  // namespace
+
+extern "C" {
+
+// Floats that the packed weights have.
+size_t ssiu_weights(const Sizes* sizes) {
+    Arena arena{nullptr};
+    Weights(arena, *sizes);
+    return arena.used;
+}
+
+// Floats of memory that `ssiu_run` works in.
+size_t ssiu_memory(const Sizes* sizes) {
+    Arena none{nullptr}, arena{nullptr};
+    const Weights weights(none, *sizes);
+    Plan(arena, *sizes, weights);
+    return arena.used;
+}
+
+// images (batch, 3, height, width) -> out (batch, 3, out_height, out_width).
+void ssiu_run(const Sizes* sizes, float* packed, float* memory, int32_t batch, const float* images, float* out) {
+    Arena of_weights{packed}, arena{memory};
+    const Weights weights(of_weights, *sizes);
+    Plan plan(arena, *sizes, weights);
+    plan.maps.clear_frame(*sizes);
+    Meeting meeting(sizes->threads);
+    const auto work = [&](int index) {
+        for (long i = 0; i < batch; i++)
+            plan.workers[index].run(images + i * 3 * sizes->height * sizes->width,
+                                    out + i * 3 * sizes->out_height * sizes->out_width, meeting);
+    };
+    std::vector<std::thread> threads;
+    for (int i = 1; i < sizes->threads; i++) threads.emplace_back(work, i);
+    work(0);
+    for (auto& thread : threads) thread.join();
+}
+
+// GELU and e^x of n numbers in place, n a multiple of 16: for tests.
+void ssiu_gelu(float* x, int32_t n) {
+    for (int i = 0; i < n; i += LANES) store(x + i, gelu(load(x + i)));
+}
+
+void ssiu_exponential(float* x, int32_t n) {
+    for (int i = 0; i < n; i += LANES) store(x + i, exponential(load(x + i)));
+}
+}
