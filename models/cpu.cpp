@@ -148,6 +148,8 @@ void product(const float* a, long row, long step, const Matrix& matrix, int rows
     int column = 0;
     for (; column + COLUMNS * LANES <= matrix.columns; column += COLUMNS * LANES)
         columns_of_product<COLUMNS>(a, row, step, matrix, column, rows, out, out_row, add, add_too);
+    for (; column + 2 * LANES <= matrix.columns; column += 2 * LANES)
+        columns_of_product<2>(a, row, step, matrix, column, rows, out, out_row, add, add_too);
     for (; column < matrix.columns; column += LANES)
         columns_of_product<1>(a, row, step, matrix, column, rows, out, out_row, add, add_too);
 }
@@ -296,7 +298,7 @@ struct Interpolation {
     Interpolation(int size, int out_size, bool align_corners, float factor) {
         for (int i = 0; i < out_size; i++) {
             const float ends = out_size > 1 ? float(size - 1) / float(out_size - 1) * float(i) : 0.0f;
-            const float at = align_corners ? ends : std::max((float(i) + 0.5f) / factor - 0.5f, 0.0f);
+            const float at = align_corners ? ends : std::max((float(i) + 0.5f) * float(1.0 / factor) - 0.5f, 0.0f);
             first.push_back(std::min(int(at), size - 1));
             second.push_back(std::min(first[i] + 1, size - 1));
             weight.push_back(at - float(first[i]));
@@ -328,7 +330,7 @@ private:
 // ---------------------------------------------------------------------------------------------------------------------
 // One thread's work
 
-constexpr int SEGMENT = 64;  // pixels; four pieces of it and a matrix fit in the first two caches
+constexpr int SEGMENT = 16 * ROWS;  // pixels at a time, a piece of a row that with its matrices fits in the caches
 
 class Worker {
 public:

@@ -81,6 +81,12 @@ def test_bands_leave_no_seam_not_even_in_the_last_bit(scale, height, threads):
     assert_same(alone, plain(model, x))
 
 
+def test_far_columns_are_interpolated_where_pytorch_does():
+    """x3: the bilinear skip's positions are not binary numbers, and 1,000 pixels out their rounding is seen."""
+    model, x = build(3, n_feats=16), images(16, 1100)
+    torch.testing.assert_close(CpuInference(model)(x), plain(model, x), atol=4e-6, rtol=2e-6)
+
+
 def test_output_agrees_with_the_literal_transcription():
     torch.set_num_threads(2)
     model, x = build(4), images(80, 130)
