@@ -136,6 +136,15 @@ def test_memory_serves_inputs_of_any_size_in_any_order(two_bands):
         assert_same(fast(x), plain(model, x))
 
 
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_nothing_is_read_before_it_is_written(scale, two_bands):
+    model, x = build(scale, n_feats=24, num_heads=3), images(33, 20)
+    fast = CpuInference(model)
+    first = fast(x)
+    fast.memory.fill_(math.nan)
+    assert torch.equal(fast(x), first)
+
+
 def test_an_output_is_not_overwritten_by_the_next(two_bands):
     model, x = build(2), images(64, 20)
     fast = CpuInference(model)
