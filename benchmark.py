@@ -41,7 +41,7 @@ OUTPUTS = {"720p": (1280, 720), "1080p": (1920, 1080), "4K": (3840, 2160)}
 LR_PATCH = 64
 WARM_UP = 3
 REFERENCE = "literal float32"
-ITEM_BYTES = {"float32": 4, "tf32": 4, "bf16": 2, "fp16": 2}
+ITEM_BYTES = {"float32": 4, "tf32": 4, "tf32x3": 4, "bf16": 2, "fp16": 2}
 
 
 @dataclasses.dataclass(frozen=True)

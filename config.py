@@ -61,7 +61,7 @@ class Config:
 
     # --- options that change the recipe, all off ---
     ema_decay: float = 0.0  # decay of the exponential moving average of the weights, e.g. 0.999; 0: none
-    precision: str = "float32"  # of training: 'float32', 'tf32', 'bf16' or 'fp16', see models/precision.py
+    precision: str = "float32"  # of training: 'tf32', 'tf32x3', 'bf16', 'fp16', see models/precision.py
     compile: bool = False  # torch.compile the plain network
     clip_grad: float = 0.0  # largest gradient norm; 0: no clipping
     accumulate: int = 1  # pieces a batch is cut into, for less memory; the step is the same

@@ -38,20 +38,16 @@ def choose_backend(model: SSIU, device: torch.device, backend: str, precision: s
         raise InputError(f"backend: {wanted!r} is not one of {', '.join(BACKENDS)}")
     if precision not in PRECISIONS:
         raise InputError(f"precision: {precision!r} is not one of {', '.join(PRECISIONS)}")
-    if precision == "tf32" and device.type != "cuda":
-        raise InputError("precision: 'tf32' is arithmetic of CUDA devices; use 'float32' here")
-    if wanted == "auto":
-        for name in FAST:
-            if _not_meant(name, device, precision, training) is None:
-                if (obstacle := _obstacle(name, model)) is None:
-                    return name
-                warnings.warn(f"backend: 'plain' runs, which is slower; {name!r} cannot: {obstacle}", stacklevel=3)
-        return "plain"
+    if precision in ("tf32", "tf32x3") and device.type != "cuda":
+        raise InputError(f"precision: {precision!r} is arithmetic of CUDA devices; use 'float32' here")
     if wanted in FAST:
         obstacle = _not_meant(wanted, device, precision, training) or _obstacle(wanted, model)
         if obstacle:
             raise InputError(f"backend: {wanted!r} cannot run here: {obstacle}; use 'auto' or 'plain'")
-    return wanted
+    chosen = _fastest(model, device, precision, training) if wanted == "auto" else wanted
+    if chosen == "plain" and precision == "tf32x3":
+        raise InputError("precision: 'tf32x3' is of the 'triton' backend alone; with 'plain' use 'float32' or 'tf32'")
+    return chosen
 
 
 def inference(model: SSIU, device: torch.device, backend: str = "auto", precision: str = "float32"):
@@ -140,6 +136,15 @@ class GraphCache:
         with torch.cuda.graph(graph):
             out = self._network(fixed)
         return graph, fixed, out
+
+
+def _fastest(model: SSIU, device: torch.device, precision: str, training: bool) -> str:
+    for backend in FAST:
+        if _not_meant(backend, device, precision, training) is None:
+            if (obstacle := _obstacle(backend, model)) is None:
+                return backend
+            warnings.warn(f"backend: 'plain' runs, which is slower; {backend!r} cannot: {obstacle}", stacklevel=4)
+    return "plain"
 
 
 def _not_meant(backend: str, device: torch.device, precision: str, training: bool) -> str | None:

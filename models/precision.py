@@ -1,14 +1,15 @@
 """The arithmetic of a forward pass: float32 unless something else is asked for.
 
 'float32' is faithful: products in full float32, on GPUs too. 'tf32' rounds the factors of products to 10 bits on GPUs
-that have it. 'bf16' and 'fp16' are autocast: products in 16 bits, sums in float32.
+that have it. 'tf32x3', which only the Triton kernels have, makes a product of three of those, with the factors' next 11
+bits: near to float32, but on the matrix units. 'bf16' and 'fp16' are autocast: products in 16 bits, sums in float32.
 """
 
 from contextlib import contextmanager
 
 import torch
 
-PRECISIONS = ("float32", "tf32", "bf16", "fp16")
+PRECISIONS = ("float32", "tf32", "tf32x3", "bf16", "fp16")
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -27,5 +28,5 @@ def matmul_precision(precision: str):
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Autocast to the 16-bit type of `precision`; does nothing for float32 and tf32."""
+    """Autocast to the 16-bit type of `precision`; does nothing for the others."""
     return torch.autocast(device.type, HALF.get(precision), enabled=precision in HALF)

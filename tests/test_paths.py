@@ -1,5 +1,6 @@
 """Which implementation runs: the choice, forcing one, and that a refusal names its reason."""
 
+import warnings
 from types import SimpleNamespace
 
 import pytest
@@ -70,10 +71,22 @@ def test_a_backend_that_cannot_run_is_refused_with_its_reason(backend, precision
         choose_backend(network(), CPU, backend, precision, training)
 
 
+@pytest.mark.parametrize(("backend", "use_moe"), [("plain", True), ("auto", False)])
+def test_what_only_the_kernels_compute_is_never_left_to_the_plain_path(backend, use_moe):
+    with warnings.catch_warnings(), pytest.raises(InputError, match="'tf32x3' is of the 'triton' backend alone"):
+        warnings.simplefilter("ignore")
+        choose_backend(network(use_moe=use_moe), torch.device("cuda"), backend, "tf32x3", training=True)
+
+
+def test_a_network_that_the_kernels_cannot_run_is_warned_about():
+    with pytest.warns(UserWarning, match="'triton' cannot: the network has no MoE-FS"):
+        assert choose_backend(network(use_moe=False), torch.device("cuda"), "auto", "bf16", training=True) == "plain"
+
+
 def test_tf32_is_allowed_only_where_asked_for_and_put_back():
     switches = (torch.backends.cuda.matmul, torch.backends.cudnn)
     before = [switch.allow_tf32 for switch in switches]
-    for precision, allowed in (("float32", False), ("tf32", True), ("bf16", False)):
+    for precision, allowed in (("float32", False), ("tf32", True), ("tf32x3", False), ("bf16", False)):
         with matmul_precision(precision):
             assert [switch.allow_tf32 for switch in switches] == [allowed, allowed]
     assert [switch.allow_tf32 for switch in switches] == before

@@ -12,6 +12,7 @@ WIDTHS = (16, 32, 64, 128)  # a tile holds all channels of its pixels: a power o
 PRECISIONS = {
     "float32": (torch.float32, "ieee"),
     "tf32": (torch.float32, "tf32"),
+    "tf32x3": (torch.float32, "tf32x3"),
     "bf16": (torch.bfloat16, "ieee"),
     "fp16": (torch.float16, "ieee"),
 }

@@ -286,7 +286,7 @@ def esam(module: ESAM, v: Tensor, precision: str) -> Tensor:
 
 def _offline_cases() -> list:
     cases = []
-    for dtype, dot, size in (("bf16", "ieee", 2), ("fp32", "tf32", 4), ("fp32", "ieee", 4)):
+    for dtype, dot, size in (("bf16", "ieee", 2), *(("fp32", dot, 4) for dot in ("tf32", "tf32x3", "ieee"))):
         types = dict.fromkeys(("v", "qkv", "o", "do", "dq", "dwindow", "dout", "dv"), f"*{dtype}")
         types |= dict.fromkeys(("weight", "rel_h", "rel_w", "part"), "*fp32")
         types |= dict.fromkeys(("W", "h", "w", "tiles"), "i32")

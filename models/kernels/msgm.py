@@ -385,15 +385,15 @@ def input_backward_kernel(
 
 # --- launches ---------------------------------------------------------------------------------------------------------
 
-# (rows, columns, warps, stages) of a tile per kernel: for 16-bit maps, for float32 maps with TF32 products, and for
-# float32 maps with float32 products, whose operands all pass through registers. See docs/kernels.md.
+# (rows, columns, warps, stages) of a tile per kernel: for 16-bit maps, for float32 maps with TF32 products, with three
+# of them for one, and with float32 products, whose operands all pass through registers. See docs/kernels.md.
 TILES = {
-    "project": {"16bit": (8, 16, 8, 1), "tf32": (8, 8, 4, 1), "ieee": (2, 8, 8, 1)},
-    "structured": {"16bit": (8, 8, 4, 1), "tf32": (8, 8, 4, 1), "ieee": (2, 8, 8, 1)},
-    "dense": {"16bit": (8, 16, 8, 3), "tf32": (8, 8, 8, 2), "ieee": (2, 8, 8, 1)},
-    "gate_backward": {"16bit": (4, 8, 8, 1), "tf32": (4, 8, 4, 1), "ieee": (2, 8, 8, 1)},
-    "taps_backward": {"16bit": (4, 8, 4, 1), "tf32": (4, 8, 4, 1), "ieee": (4, 8, 4, 1)},
-    "input_backward": {"16bit": (8, 8, 4, 1), "tf32": (4, 8, 4, 1), "ieee": (2, 8, 8, 1)},
+    "project": {"16bit": (8, 16, 8, 1), "tf32": (8, 8, 4, 1), "tf32x3": (8, 8, 4, 1), "ieee": (2, 8, 8, 1)},
+    "structured": {"16bit": (8, 8, 4, 1), "tf32": (8, 8, 4, 1), "tf32x3": (4, 8, 4, 1), "ieee": (2, 8, 8, 1)},
+    "dense": {"16bit": (8, 16, 8, 3), "tf32": (8, 8, 8, 2), "tf32x3": (8, 8, 8, 2), "ieee": (2, 8, 8, 1)},
+    "gate_backward": {"16bit": (4, 8, 8, 1), "tf32": (4, 8, 4, 1), "tf32x3": (4, 4, 8, 1), "ieee": (2, 8, 8, 1)},
+    "taps_backward": {"16bit": (4, 8, 4, 1), "tf32": (4, 8, 4, 1), "tf32x3": (4, 8, 4, 1), "ieee": (4, 8, 4, 1)},
+    "input_backward": {"16bit": (8, 8, 4, 1), "tf32": (4, 8, 4, 1), "tf32x3": (4, 4, 8, 1), "ieee": (2, 8, 8, 1)},
 }
 
 
@@ -644,14 +644,14 @@ def _case(name: str, kernel, mode: dict, dtype: str, kind: str) -> tuple:
     rows, columns, warps, stages = TILES[name][kind]
     constants = {"C": 64, "TH": rows, "TW": columns, **mode}
     if name != "taps_backward":
-        constants["PRODUCT"] = "tf32" if kind == "tf32" else "ieee"
+        constants["PRODUCT"] = "ieee" if kind == "16bit" else kind
     maps = {argument: f"*{dtype}" for argument in kernel.arg_names if argument not in constants}
     return kernel, maps | {key: type_ for key, type_ in _TYPES.items() if key in maps}, constants, warps, stages
 
 
 OFFLINE_CASES = [
     _case(name, kernel, mode, dtype, kind)
-    for dtype, kind in (("bf16", "16bit"), ("fp32", "tf32"), ("fp32", "ieee"))
+    for dtype, kind in (("bf16", "16bit"), ("fp32", "tf32"), ("fp32", "tf32x3"), ("fp32", "ieee"))
     for name, kernel, mode in _KERNELS
     if kind == "16bit" or name != "dense"
 ]

@@ -71,7 +71,7 @@ def forward(model: SSIU, x: Tensor, precision: str = "float32", weights: list[li
     they are not. See `models.kernels.unsupported` for the networks that this cannot run.
 
     Args:
-        precision: "float32", "tf32", "bf16" or "fp16": type of the maps and of the products; sums are float32, and so
+        precision: one of `models.kernels.PRECISIONS`: type of the maps and of the products; sums are float32, and so
             are the parameters and their gradients.
         weights: what `prepare(model, precision)` returned, to prepare them once for many images whose network stays
             the same. Left out, they are prepared here, in some fifteen small launches. There is no hidden cache:

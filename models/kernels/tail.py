@@ -409,7 +409,7 @@ def _offline_cases() -> list:
     names = ("e_a", "e_b", "e_c", "y", "de_a", "de_b", "de_c", "ds_a", "ds_b", "ds_c", "o")
     names += ("f", "taps", "df", "a", "a_1", "dz", "dz_1", "dz_2", "w_1", "w_2")
     cases = []
-    for dtype, dot, size in (("bf16", "ieee", 2), ("fp32", "tf32", 4), ("fp32", "ieee", 4)):
+    for dtype, dot, size in (("bf16", "ieee", 2), *(("fp32", dot, 4) for dot in ("tf32", "tf32x3", "ieee"))):
         maps = dict.fromkeys(names, f"*{dtype}")
         maps |= dict.fromkeys(("b_1", "b_2", "w_t", "part", "bias", "image"), "*fp32")
         maps |= dict.fromkeys(("H", "W", "N", "tiles"), "i32") | {"step": "fp32"}
