@@ -1,16 +1,21 @@
-"""Which device a process works on, and what it is called in reports."""
+"""Which device a process works on, what it is called in reports, and how work is recorded there."""
 
 import platform
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 
 from utils import InputError
 
+Result = TypeVar("Result")
+
 
 def pick_device(gpu_ids, local_rank: int = 0, say=print) -> torch.device:
     """The device of this process: `cuda:gpu_ids[local_rank]`, or the CPU where there is no CUDA (said through `say`).
 
-    An empty `gpu_ids` asks for the CPU.
+    An empty `gpu_ids` asks for the CPU. A CUDA device becomes the process's current one: Triton launches kernels on
+    that, wherever their tensors lie.
 
     Raises:
         InputError: the machine has CUDA but not that device, or fewer ids than processes were given.
@@ -27,7 +32,9 @@ def pick_device(gpu_ids, local_rank: int = 0, say=print) -> torch.device:
         raise InputError(f"config key 'gpu_ids': device {absent[0]} does not exist; this machine has {have}")
     if local_rank >= len(gpu_ids):
         raise InputError(f"config key 'gpu_ids': {list(gpu_ids)} has no device for process {local_rank}; list one each")
-    return torch.device("cuda", gpu_ids[local_rank])
+    device = torch.device("cuda", gpu_ids[local_rank])
+    torch.cuda.set_device(device)
+    return device
 
 
 def device_name(device: torch.device) -> str:
@@ -41,3 +48,21 @@ def device_name(device: torch.device) -> str:
     except OSError:
         pass  # not Linux: the platform's own word will do
     return f"{model}, {torch.get_num_threads()} threads"
+
+
+def warm_up(work: Callable[[], object], device: torch.device, times: int) -> None:
+    """Run `work` on a stream of its own, as it will be recorded: allocation, compilation and autotuning end here."""
+    stream = torch.cuda.Stream(device)
+    stream.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(stream):
+        for _ in range(times):
+            work()
+    torch.cuda.current_stream(device).wait_stream(stream)
+
+
+def record(work: Callable[[], Result]) -> tuple[torch.cuda.CUDAGraph, Result]:
+    """`work` as a CUDA graph, and what it returned: the tensors that every replay writes anew."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = work()
+    return graph, result

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from config import Config
+from devices import record, warm_up
 from losses import loss_terms
 from models import autocast, matmul_precision
 
@@ -154,15 +155,8 @@ class GraphedStep:
         device = self.step.device
         self._batch = tuple(tensor.to(device, copy=True) for tensor in batch)
         before = {id(tensor): tensor.detach().clone() for tensor in self.step.tensors()}
-        stream = torch.cuda.Stream(device)
-        stream.wait_stream(torch.cuda.current_stream(device))
-        with torch.cuda.stream(stream):
-            for _ in range(self.WARM_UP):
-                self.step.update(self._batch)
-        torch.cuda.current_stream(device).wait_stream(stream)
+        warm_up(lambda: self.step.update(self._batch), device, self.WARM_UP)
         with torch.no_grad():
             for tensor in self.step.tensors():  # moments that the first of these steps created start at zero
                 tensor.copy_(before.get(id(tensor), torch.zeros_like(tensor)))
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
-            self._terms = self.step.update(self._batch)
+        self._graph, self._terms = record(lambda: self.step.update(self._batch))

@@ -52,8 +52,6 @@ class Process:
                 f"config key 'gpu_ids': {count} devices need as many processes: start with "
                 f"torchrun --nproc_per_node={count} train.py ..., or name one device"
             )
-        if device.type == "cuda":
-            torch.cuda.set_device(device)
         if world > 1 and not dist.is_initialized():
             dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
         return cls(rank, world, device)

@@ -16,6 +16,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from devices import record, warm_up
 from models import kernels
 from models.precision import PRECISIONS, autocast, matmul_precision
 from models.ssiu import SSIU
@@ -127,14 +128,9 @@ class GraphCache:
         return out.clone()
 
     def _record(self, x: Tensor):
-        fixed, graph = x.clone(), torch.cuda.CUDAGraph()
-        stream = torch.cuda.Stream(x.device)
-        stream.wait_stream(torch.cuda.current_stream(x.device))
-        with torch.cuda.stream(stream):
-            self._network(fixed)
-        torch.cuda.current_stream(x.device).wait_stream(stream)
-        with torch.cuda.graph(graph):
-            out = self._network(fixed)
+        fixed = x.clone()
+        warm_up(lambda: self._network(fixed), x.device, times=1)
+        graph, out = record(lambda: self._network(fixed))
         return graph, fixed, out
 
 

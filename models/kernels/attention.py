@@ -25,7 +25,7 @@ from torch import Tensor
 
 from ..ssiu import BLOCK, ESAM, HALO
 from . import PRECISIONS, common
-from .common import TILE_PIXELS, check_map, tile_pixels
+from .common import TILE_PIXELS, check_map, program_pixels
 from .upsample import depthwise_upsample, depthwise_upsample_backward
 
 WINDOW = BLOCK + 2 * HALO  # 10
@@ -227,7 +227,7 @@ class _ESAM(torch.autograd.Function):
         h, w, d = height // 2, width // 2, channels // heads
         qkv = v.new_empty(batch, h, w, 3 * channels)
         o = v.new_empty(batch, h, w, channels)
-        pixels, m = batch * h * w, tile_pixels(v)
+        pixels, m = batch * h * w, program_pixels(v)
         _pool_qkv[(pixels // m,)](v, qkv_weight, qkv, width, C=channels, M=m, DOT=dot, num_warps=8)
         _attend[(pixels // QUERIES, heads)](
             qkv, rel_h, rel_w, o, h, w,
@@ -253,7 +253,7 @@ class _ESAM(torch.autograd.Function):
         )  # fmt: skip
         drel_h, drel_w = part.sum(0).chunk(2)
 
-        dv, m = torch.empty_like(v), tile_pixels(v)
+        dv, m = torch.empty_like(v), program_pixels(v)
         tiles = batch * h * w // m
         programs = min(common.PROGRAMS // 2, tiles)
         part = torch.empty(programs, 3 * channels, channels, device=o.device)

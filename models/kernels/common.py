@@ -36,7 +36,7 @@ def gelu_with_grad(x):
 TILE_PIXELS = {2: 64, 4: 16}
 
 
-def tile_pixels(x: Tensor) -> int:
+def program_pixels(x: Tensor) -> int:
     """Pixels of a program that multiplies tiles of x; the interpreter has no registers and likes few programs."""
     return TILE_PIXELS[x.element_size()] if x.is_cuda else 64
 

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from ..ssiu import MoEFS
 from . import PRECISIONS, common
-from .common import TILE_PIXELS, check_map, gelu, gelu_with_grad, reflect, tile_pixels
+from .common import TILE_PIXELS, check_map, gelu, gelu_with_grad, program_pixels, reflect
 
 TAPS = 27  # 9 taps x RGB, in tiles of 32; number k belongs to colour k // 9 and tap k % 9
 FULL_PIXELS = 32  # at most, in the kernels that hold many tiles at once
@@ -82,11 +82,11 @@ def _linear_gradients(a, dz, part, tiles, SUBS: tl.constexpr, C: tl.constexpr, M
 def _parameter_gradients(a: Tensor, dz: Tensor, dot: str) -> tuple[Tensor, Tensor]:
     """Gradients of the weight (C r^2, C, 1, 1) and bias (C r^2) from a (N', C) and dz (N', r^2, C)."""
     pixels, subs, channels = dz.shape
-    tiles = pixels // tile_pixels(a)
+    tiles = pixels // program_pixels(a)
     programs = min(common.PROGRAMS // subs, tiles)
     part = torch.empty(programs, subs * channels * (channels + 1), device=a.device)
     _linear_gradients[(subs, programs)](
-        a, dz, part, tiles, SUBS=subs, C=channels, M=tile_pixels(a), DOT=dot, num_warps=8, num_stages=2
+        a, dz, part, tiles, SUBS=subs, C=channels, M=program_pixels(a), DOT=dot, num_warps=8, num_stages=2
     )
     weight, bias = part.sum(0).split([subs * channels**2, subs * channels])
     return weight.view(subs * channels, channels, 1, 1), bias
@@ -155,7 +155,7 @@ class _MoEFS(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, e_a, e_b, e_c, y, w_a, b_a, w_b, b_b, w_c, b_c, w_f, b_f, dot):
-        out, channels, m = torch.empty_like(y), y.shape[-1], min(tile_pixels(y), FULL_PIXELS)
+        out, channels, m = torch.empty_like(y), y.shape[-1], min(program_pixels(y), FULL_PIXELS)
         parameters = (w_a, b_a, w_b, b_b, w_c, b_c, w_f)
         _moe[(y.numel() // channels // m,)](
             e_a, e_b, e_c, y, *parameters, b_f, out, C=channels, M=m, DOT=dot, num_warps=8
@@ -167,7 +167,7 @@ class _MoEFS(torch.autograd.Function):
     @staticmethod
     def backward(ctx, dout):
         e_a, e_b, e_c, *parameters = ctx.saved_tensors
-        dout, channels, m = dout.contiguous(), dout.shape[-1], min(tile_pixels(dout), FULL_PIXELS)
+        dout, channels, m = dout.contiguous(), dout.shape[-1], min(program_pixels(dout), FULL_PIXELS)
         maps = [torch.empty_like(dout) for _ in range(7)]
         _moe_backward[(dout.numel() // channels // m,)](
             e_a, e_b, e_c, dout, *parameters, *maps, C=channels, M=m, DOT=ctx.dot, num_warps=8
@@ -351,7 +351,7 @@ class _Tail(torch.autograd.Function):
     @staticmethod
     def forward(ctx, f, image, w_1, b_1, w_2, b_2, w_t, b_t, scale, dot):
         batch, height, width, channels = f.shape
-        pixels, m, twice = batch * height * width, tile_pixels(f), w_1 is not None
+        pixels, m, twice = batch * height * width, program_pixels(f), w_1 is not None
         factor = 2 if twice else scale
         taps = f.new_empty(scale**2, TAPS, pixels)
         cast_1, cast_2 = w_1.to(f.dtype) if twice else None, w_2.to(f.dtype)
@@ -371,7 +371,7 @@ class _Tail(torch.autograd.Function):
     def backward(ctx, dout):
         f, w_1, b_1, w_2, b_2, w_t = ctx.saved_tensors
         batch, height, width, channels = f.shape
-        pixels, m, twice = batch * height * width, min(tile_pixels(f), FULL_PIXELS), w_1 is not None
+        pixels, m, twice = batch * height * width, min(program_pixels(f), FULL_PIXELS), w_1 is not None
         factor, first = 2 if twice else ctx.scale, 4 if twice else 1
         df, dz_2 = torch.empty_like(f), f.new_empty(pixels * first, factor**2, channels)
         a_1, dz_1 = (f.new_empty(pixels, 4, channels) for _ in range(2)) if twice else (None, None)
