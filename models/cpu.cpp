@@ -15,6 +15,7 @@
 #include <atomic>
 #include <cmath>
 #include <cstdint>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -751,22 +752,31 @@ size_t ssiu_memory(const Sizes* sizes) {
     return arena.used;
 }
 
-// images (batch, 3, height, width) -> out (batch, 3, out_height, out_width).
-void ssiu_run(const Sizes* sizes, float* packed, float* memory, int32_t batch, const float* images, float* out) {
+// images (batch, 3, height, width) -> out (batch, 3, out_height, out_width). Returns 1 if threads cannot be had.
+int32_t ssiu_run(const Sizes* sizes, float* packed, float* memory, int32_t batch, const float* images, float* out) {
     Arena of_weights{packed}, arena{memory};
     const Weights weights(of_weights, *sizes);
     Plan plan(arena, *sizes, weights);
     plan.maps.clear_frame(*sizes);
     Meeting meeting(sizes->threads);
+    std::atomic<int> begin{0};  // 1 when all threads are there, -1 if one cannot be had
     const auto work = [&](int index) {
+        while (!begin) std::this_thread::yield();
+        if (begin < 0) return;
         for (long i = 0; i < batch; i++)
             plan.workers[index].run(images + i * 3 * sizes->height * sizes->width,
                                     out + i * 3 * sizes->out_height * sizes->out_width, meeting);
     };
     std::vector<std::thread> threads;
-    for (int i = 1; i < sizes->threads; i++) threads.emplace_back(work, i);
+    try {
+        for (int i = 1; i < sizes->threads; i++) threads.emplace_back(work, i);
+        begin = 1;
+    } catch (const std::system_error&) {
+        begin = -1;
+    }
     work(0);
     for (auto& thread : threads) thread.join();
+    return begin < 0;
 }
 
 // GELU and e^x of n numbers in place, n a multiple of 16: for tests.

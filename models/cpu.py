@@ -12,6 +12,7 @@ import ctypes
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -65,24 +66,27 @@ def load(architecture: str) -> ctypes.CDLL:
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "ssiu")
     folder.mkdir(parents=True, exist_ok=True)
     # The macros tell compilers and processors apart: home folders are shared between machines.
-    macros = _run([compiler, architecture, "-dM", "-E", "-x", "c++", os.devnull])
+    macros = _run([*compiler, architecture, "-dM", "-E", "-x", "c++", os.devnull])
     key = hashlib.sha256(SOURCE.read_bytes() + " ".join(FLAGS).encode() + macros).hexdigest()
     built = folder / f"cpu-{key[:16]}.so"
     if not built.exists():
         with tempfile.TemporaryDirectory(dir=folder) as place:
             out = Path(place, "cpu.so")  # moved into its place whole: several processes may be at it
-            _run([compiler, *FLAGS, architecture, str(SOURCE), "-o", str(out)])
+            _run([*compiler, *FLAGS, architecture, str(SOURCE), "-o", str(out)])
             out.replace(built)
     code = ctypes.CDLL(str(built))
     code.ssiu_weights.restype = code.ssiu_memory.restype = ctypes.c_size_t
     return code
 
 
-def find_compiler() -> str:
-    candidates = [os.environ["CXX"]] if os.environ.get("CXX") else ["c++", "g++", "clang++"]
-    compiler = next((path for path in map(shutil.which, candidates) if path), None)
+def find_compiler() -> list[str]:
+    """The start of its command line, of which CXX may hold more than one word."""
+    named = shlex.split(os.environ.get("CXX", ""))
+    candidates = [named] if named else [["c++"], ["g++"], ["clang++"]]
+    compiler = next((words for words in candidates if shutil.which(words[0])), None)
     if compiler is None:
-        raise RuntimeError(f"no C++ compiler: {', '.join(candidates)} not found; install one or name it in CXX")
+        missing = ", ".join(words[0] for words in candidates)
+        raise RuntimeError(f"no C++ compiler: {missing} not found; install one or name it in CXX")
     return compiler
 
 
@@ -96,13 +100,8 @@ def _run(command: list[str]) -> bytes:
 class Sizes(ctypes.Structure):
     """`Sizes` of cpu.cpp."""
 
-    _fields_ = [
-        (name, ctypes.c_int32)
-        for name in (
-            *("channels", "true_channels", "stages", "heads", "has_esam", "has_moe", "scale"),
-            *("height", "width", "out_height", "out_width", "threads"),
-        )
-    ]
+    _names = "channels true_channels stages heads has_esam has_moe scale height width out_height out_width threads"
+    _fields_ = [(name, ctypes.c_int32) for name in _names.split()]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -220,7 +219,7 @@ class CpuInference:
 
     Raises:
         ValueError: a model or an input that this path cannot run (see `unsupported`).
-        RuntimeError, OSError: no compiled code (see `library`).
+        RuntimeError, OSError: no compiled code (see `library`), no memory or no threads.
     """
 
     def __init__(self, model: SSIU):
@@ -237,6 +236,8 @@ class CpuInference:
     def __call__(self, x: Tensor) -> Tensor:
         if x.device.type != "cpu" or x.dtype != torch.float32:
             raise ValueError(f"the input is {x.dtype} on {x.device}; the CPU path takes float32 on the CPU")
+        if x.dim() != 4 or x.shape[1] != 3 or 0 in x.shape:
+            raise ValueError(f"the input has the shape {tuple(x.shape)}; (B, 3, H, W) is taken")
         model, (height, width) = self.model, x.shape[-2:]
         x = reflect_pad(x).contiguous()
         out = x.new_empty(len(x), 3, model.scale * height, model.scale * width)
@@ -259,7 +260,9 @@ class CpuInference:
             self.update(sizes)
             pointers = (ctypes.c_void_p(tensor.data_ptr()) for tensor in (self.weights, self.memory, x, out))
             weights, memory, images, sr = pointers
-            self.code.ssiu_run(ctypes.byref(sizes), weights, memory, len(x), images, sr)
+            if self.code.ssiu_run(ctypes.byref(sizes), weights, memory, len(x), images, sr):
+                what = f"the system does not give {sizes.threads} threads"
+                raise RuntimeError(f"{what}; ask for fewer with torch.set_num_threads")
         return out
 
     def update(self, sizes: Sizes) -> None:

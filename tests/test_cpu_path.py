@@ -4,6 +4,7 @@ import ctypes
 import math
 import platform
 import subprocess
+import sys
 import threading
 from types import SimpleNamespace
 
@@ -175,9 +176,38 @@ def test_what_cannot_run_is_refused_with_the_reason():
     fast = CpuInference(build(2))
     with pytest.raises(ValueError, match="the input is"):
         fast(images(16, 16).half())
+    for shape in ((1, 16, 16), (1, 1, 16, 16), (1, 3, 0, 16)):
+        with pytest.raises(ValueError, match="the input has the shape"):
+            fast(torch.zeros(shape))
     fast.model.double()
     with pytest.raises(ValueError, match="float64"):
         fast(images(16, 16))
+
+
+STARVED = """
+import resource, torch
+from types import SimpleNamespace
+from models import create_model
+from models.cpu import CpuInference
+torch.set_num_threads(1)
+fast = CpuInference(create_model(SimpleNamespace(scale=2, n_feats=16, num_heads=4, n_blocks=3)))
+x = torch.rand(1, 3, 16, 16)
+fast(x)
+fast.memory = torch.empty(2 * len(fast.memory))
+torch.set_num_threads(2)
+held = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (held + 2**22, resource.RLIM_INFINITY))  # no room for a thread's stack
+try:
+    fast(x)
+except RuntimeError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(platform.system() != "Linux", reason="reads its own size from /proc")
+def test_threads_that_cannot_be_had_are_an_error_not_a_crash():
+    run = subprocess.run([sys.executable, "-c", STARVED], capture_output=True, text=True, cwd=cpu.SOURCE.parents[1])
+    assert run.stdout == "the system does not give 2 threads; ask for fewer with torch.set_num_threads\n", run.stderr
 
 
 def test_a_nan_in_the_input_reaches_the_output():
@@ -274,5 +304,5 @@ def test_what_the_compiler_says_is_quoted(fresh, monkeypatch):
 
 def test_the_source_compiles_without_warnings():
     compiler = cpu.find_compiler()
-    command = [compiler, *cpu.FLAGS, cpu.NATIVE, "-Wall", "-Wextra", "-fsyntax-only", str(cpu.SOURCE)]
+    command = [*compiler, *cpu.FLAGS, cpu.NATIVE, "-Wall", "-Wextra", "-fsyntax-only", str(cpu.SOURCE)]
     assert subprocess.run(command, capture_output=True, text=True).stderr == ""
