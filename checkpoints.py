@@ -72,7 +72,7 @@ def read_checkpoint(path) -> dict:
             f"{path}: refused: not a checkpoint, or it carries code or objects other than tensors and numbers; "
             "ask its author for a plain state dict"
         ) from error
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, safetensors.SafetensorError) as error:
+    except Exception as error:  # bytes at random make the unpickler raise anything: IndexError, struct.error, ...
         raise InputError(f"{path}: damaged or not a checkpoint ({_first_line(error)}); fetch it again") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds a {type(content).__name__}, not a state dict")
@@ -86,7 +86,7 @@ def extract_weights(content: dict, path="checkpoint") -> dict[str, Tensor]:
     """
     nested = next((content[name] for name in NESTING if isinstance(content.get(name), dict)), None)
     weights = content if nested is None else nested
-    if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
+    if not weights or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in weights.items()):
         raise InputError(f"{path}: no state dict found in it (its keys: {_shorten([str(key) for key in content])})")
     return {_strip(key): value for key, value in weights.items()}
 
@@ -100,7 +100,7 @@ def detect_scale(weights: dict[str, Tensor]) -> int | None:
     """The scale a state dict was made for, from the shapes of its tail; None if it has none."""
     if "tail.6.weight" in weights:
         return 4
-    if "tail.0.weight" not in weights:
+    if "tail.0.weight" not in weights or weights["tail.0.weight"].dim() < 2:
         return None
     out_channels, in_channels = weights["tail.0.weight"].shape[:2]
     return round((out_channels / in_channels) ** 0.5)
@@ -210,13 +210,13 @@ def _mismatch(path, weights, own, missing, unexpected, misshapen) -> str:
     parts = []
     if theirs and ours and theirs != ours:
         parts.append(f"it holds an x{theirs} network, the config asks for x{ours}")
-        parts.append("to fine-tune across scales set pretrain_new_tail=True")
+        parts.append("train.py fine-tunes across scales with pretrain_new_tail=True")
     for what, keys in (("missing", missing), ("unexpected", unexpected)):
         if keys:
-            parts.append(f"{len(keys)} {what}: {', '.join(keys)}")
+            parts.append(f"{len(keys)} {what}: {_shorten(keys, most=20)}")
     if misshapen:
-        shapes = (f"{key} {tuple(weights[key].shape)} for {tuple(own[key].shape)}" for key in misshapen)
-        parts.append(f"{len(misshapen)} misshapen: {', '.join(shapes)}")
+        shapes = [f"{key} {tuple(weights[key].shape)} for {tuple(own[key].shape)}" for key in misshapen]
+        parts.append(f"{len(misshapen)} misshapen: {_shorten(shapes, most=20)}")
     return f"{path}: the weights do not fit the network: {'; '.join(parts)}"
 
 

@@ -5,6 +5,7 @@ unknown, of the wrong type or out of range is refused before any work starts, wi
 """
 
 import dataclasses
+import math
 import typing
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,6 +98,9 @@ class Config:
 
     def _problems(self):
         """(key, is it wrong, why and what to do), in the order of the fields."""
+        for key, value in vars(self).items():
+            if isinstance(value, float):
+                yield key, not math.isfinite(value), "is not a finite number"
         yield "model", self.model != "SSUFSR", "is unknown; the network of this project is 'SSUFSR'"
         yield "rgb_range", self.rgb_range != 1.0, "is not supported; images are RGB in [0, 1]: use 1.0"
         yield "colors", self.colors != 3, "is not supported; the network works on RGB: use 3"
@@ -110,6 +114,7 @@ class Config:
             yield key, getattr(self, key) < 1, "is not a whole number from 1 up"
         for key in ("threads", "test_every", "warmup_epochs", "clip_grad", "max_minutes", "seed"):
             yield key, getattr(self, key) < 0, "is negative"
+        yield "seed", self.seed >= 2**63, "does not fit in 63 bits"
         yield "batch_size", self.batch_size % self.accumulate, f"is not a multiple of accumulate {self.accumulate}"
         yield "lr", self.lr <= 0, "is not positive"
         yield "eta_min", not 0 <= self.eta_min <= self.lr, f"is not between 0 and lr {self.lr}"
@@ -175,7 +180,7 @@ def read_yaml(path) -> dict:
         raise InputError(f"{path}: the config cannot be read ({reason}); see configs/ for examples") from error
     try:
         values = yaml.load(text, Loader=_UniqueKeyLoader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date or number that is none
         where = f", line {error.problem_mark.line + 1}" if getattr(error, "problem_mark", None) else ""
         raise InputError(f"{path}{where}: not valid YAML ({getattr(error, 'problem', None) or error})") from error
     if not isinstance(values, dict):
@@ -195,7 +200,7 @@ def parse_overrides(overrides: list[str]) -> dict:
             raise InputError(f"--set {item}: unknown config key '{key}'{did_you_mean(key, FIELDS)}")
         try:
             values[key] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError) as error:
             raise InputError(f"--set {item}: the value is not valid YAML") from error
     return values
 
@@ -239,5 +244,6 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
         for place, key in enumerate(keys):
             if key in keys[:place]:
-                raise yaml.MarkedYAMLError(problem=f"key '{key}' stands in it twice", problem_mark=node.start_mark)
+                mark = node.value[place][0].start_mark
+                raise yaml.MarkedYAMLError(problem=f"key '{key}' stands in it twice", problem_mark=mark)
         return super().construct_mapping(node, deep)

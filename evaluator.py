@@ -89,7 +89,7 @@ def evaluate_set(
         image_folder: where to write the SR images as NAME_xS.png; None writes none.
 
     Raises:
-        InputError: an image that cannot be read or is too small to be scored.
+        InputError: an image that cannot be read or is too small to be scored; an output that is not finite.
     """
     results = []
     for pair in images:
@@ -99,6 +99,11 @@ def evaluate_set(
         sr = network(x)[0].float()
         _synchronize(device)
         seconds = time.perf_counter() - start
+        if not sr.isfinite().all():
+            raise InputError(
+                f"{name}/{pair.name}: the network's output is not finite; look at the weights, "
+                "or set eval_precision: float32 if it is fp16"
+            )
         scores, bicubic = {}, {}
         if pair.hr is not None:
             hr = torch.from_numpy(pair.hr).to(device).permute(2, 0, 1)

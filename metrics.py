@@ -51,9 +51,9 @@ def crop_border(image: Tensor, border: int) -> Tensor:
 
 
 def psnr(a: Tensor, b: Tensor) -> float:
-    """10 log10(255^2 / mean((a - b)^2)) in dB, the difference in float64; infinite for equal images."""
+    """10 log10(255^2 / mean((a - b)^2)) in dB, the difference in float64; infinite for equal images, NaN for NaN."""
     error = (a.double() - b.double()).square().mean().item()
-    return 10 * math.log10(PEAK**2 / error) if error > 0 else math.inf
+    return 10 * math.log10(PEAK**2 / error) if error != 0 else math.inf
 
 
 def ssim(a: Tensor, b: Tensor) -> float:

@@ -96,7 +96,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     arguments = parse_arguments()
     width, _, height = arguments.output.partition("x")
-    if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
+    if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
         raise InputError(f"--output {arguments.output}: expected a size in pixels such as 1280x720")
     if arguments.ablations:
         files = [Path(arguments.config), *sorted((ROOT / "configs" / "ablation").glob("*.yml"))]

@@ -62,6 +62,9 @@ def _from_entry(entry: Mapping, number: int, scale: int) -> SourceFolders:
     name = f"data[{number}]"
     if not isinstance(entry, Mapping) or not entry.get("path"):
         raise InputError(f"{name}: has no path; write it as {{path: HR_FOLDER, weight: 1.0}}")
+    for key in ("path", "lr"):
+        if not isinstance(entry.get(key, ""), str):
+            raise InputError(f"{name}.{key}: {entry[key]!r} is not the name of a folder")
     for key in entry:
         if key not in _ENTRY_KEYS:
             hint = did_you_mean(key, _ENTRY_KEYS)

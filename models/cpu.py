@@ -60,28 +60,33 @@ def load(architecture: str) -> ctypes.CDLL:
 
     Raises:
         RuntimeError: no compiler, or it refuses the file; quotes it.
-        OSError: the cache folder cannot be written, or what is in it cannot be loaded.
+        OSError: the cache folder cannot be written, or what the compiler made cannot be loaded.
     """
     compiler = find_compiler()
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "ssiu")
     folder.mkdir(parents=True, exist_ok=True)
     # The macros tell compilers and processors apart: home folders are shared between machines.
     macros = _run([*compiler, architecture, "-dM", "-E", "-x", "c++", os.devnull])
-    key = hashlib.sha256(SOURCE.read_bytes() + " ".join(FLAGS).encode() + macros).hexdigest()
+    key = hashlib.sha256(SOURCE.read_bytes() + " ".join([*compiler, *FLAGS]).encode() + macros).hexdigest()
     built = folder / f"cpu-{key[:16]}.so"
-    if not built.exists():
+    try:
+        code = ctypes.CDLL(str(built))
+    except OSError:  # not there yet, or damaged
         with tempfile.TemporaryDirectory(dir=folder) as place:
-            out = Path(place, "cpu.so")  # moved into its place whole: several processes may be at it
+            out = Path(place, built.name)  # moved into its place whole: several processes may be at it
             _run([*compiler, *FLAGS, architecture, str(SOURCE), "-o", str(out)])
+            code = ctypes.CDLL(str(out))
             out.replace(built)
-    code = ctypes.CDLL(str(built))
     code.ssiu_weights.restype = code.ssiu_memory.restype = ctypes.c_size_t
     return code
 
 
 def find_compiler() -> list[str]:
     """The start of its command line, of which CXX may hold more than one word."""
-    named = shlex.split(os.environ.get("CXX", ""))
+    try:
+        named = shlex.split(os.environ.get("CXX", ""))
+    except ValueError as error:
+        raise RuntimeError(f"CXX: {os.environ['CXX']!r} is no command ({error})") from error
     candidates = [named] if named else [["c++"], ["g++"], ["clang++"]]
     compiler = next((words for words in candidates if shutil.which(words[0])), None)
     if compiler is None:

@@ -4,8 +4,8 @@
     cpu      models/cpu.py, models/cpu.cpp: inference on a CPU
     triton   models/kernels/: training and inference on a CUDA device
 
-'auto' takes the fastest that fits, and warns where one that is meant for the work cannot do it. The environment
-variable SSIU_BACKEND overrides the config key `backend`. A backend asked for by name that cannot run is an error.
+'auto' takes the one that the environment variable SSIU_BACKEND names, if it is set, else the fastest that fits, and
+warns where one that is meant for the work cannot do it. A backend asked for by name that cannot run is an error.
 """
 
 import os
@@ -34,7 +34,7 @@ def choose_backend(model: SSIU, device: torch.device, backend: str, precision: s
     Raises:
         InputError: an unknown one, or one named by the caller or by SSIU_BACKEND that cannot run this; says why.
     """
-    wanted = os.environ.get(VARIABLE) or backend
+    wanted = os.environ.get(VARIABLE) or "auto" if backend == "auto" else backend
     if wanted not in BACKENDS:
         raise InputError(f"backend: {wanted!r} is not one of {', '.join(BACKENDS)}")
     if precision not in PRECISIONS:

@@ -114,6 +114,12 @@ def damaged(path):
     path.write_bytes(path.read_bytes()[:5000])
 
 
+def cut_legacy_file(path):
+    """Cut where the unpickler raises neither of its own errors."""
+    torch.save(small_model().state_dict(), path, _use_new_zipfile_serialization=False)
+    path.write_bytes(path.read_bytes()[:200])
+
+
 BAD_FILES = {
     "a pickle that carries code": (lambda path: path.write_bytes(pickle.dumps({"a": Malicious()})), "refused"),
     "a torch file that carries code": (lambda path: torch.save({"a": Malicious()}, path), "refused"),
@@ -121,6 +127,8 @@ BAD_FILES = {
     "empty": (lambda path: path.write_bytes(b""), "damaged"),
     "cut short": (damaged, "damaged"),
     "a tensor": (lambda path: torch.save(torch.zeros(3), path), "not a state dict"),
+    "numbered": (lambda path: torch.save({1: torch.zeros(3)}, path), "no state dict found"),
+    "cut short, of an old kind": (cut_legacy_file, "damaged|refused"),
     "no weights": (lambda path: torch.save({"epoch": 3}, path), "no state dict found"),
     "missing": (lambda path: None, "no such checkpoint.*pretrain_model"),
 }

@@ -97,6 +97,9 @@ def test_the_command_line_wins_over_the_file(tiny_config):
         ({"accumulate": 3}, "config key 'batch_size': 4 is not a multiple of accumulate 3"),
         ({"lambda_l1": 0, "lambda_fft": 0}, "there is no loss"),
         ({"gpu_ids": [0, 0]}, "config key 'gpu_ids'"),
+        ({"lambda_l1": float("nan")}, "config key 'lambda_l1': nan is not a finite number"),
+        ({"lr": float("inf")}, "config key 'lr': inf is not a finite number"),
+        ({"seed": 2**80}, "does not fit in 63 bits"),
     ],
 )
 def test_wrong_values_are_named(changes, complaint, tiny_config):
@@ -126,7 +129,8 @@ def test_a_missing_key_is_named(key, tmp_path):
         ("scale: [2", "not valid YAML"),
         ("just words", "not a config"),
         ("", "not a config"),
-        ("scale: 2\nscale: 4\n", "key 'scale' stands in it twice"),
+        ("scale: 2\nseed: 1\nscale: 4\n", "line 3: not valid YAML .key 'scale' stands in it twice"),
+        ("log_name: 2024-02-30", "not valid YAML .day"),
         (b"\xff\xfe\x00", "cannot be read"),
     ],
 )

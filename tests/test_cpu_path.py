@@ -3,6 +3,7 @@
 import ctypes
 import math
 import platform
+import shutil
 import subprocess
 import sys
 import threading
@@ -292,6 +293,25 @@ def test_without_a_compiler_the_plain_path_runs_and_says_so(fresh, monkeypatch):
         assert torch.equal(network(x), model(x))
     with pytest.raises(InputError, match="'cpu' cannot run here: no C\\+\\+ compiler"):
         inference(model, CPU, "cpu")
+
+
+def test_a_damaged_file_in_the_cache_is_compiled_again(fresh):
+    cpu.load(cpu.NATIVE)
+    (built,) = fresh.glob("ssiu/*")
+    built.unlink()  # the loaded file keeps its bytes
+    built.write_bytes(b"cut short")
+    cpu.load(cpu.NATIVE)
+    assert built.stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(("command", "reason"), [("gcc", "undefined symbol"), ('"g++', "no command")])
+def test_a_compiler_that_does_not_do_spoils_nothing_for_the_next(fresh, monkeypatch, command, reason):
+    if command == "gcc" and (platform.system() != "Linux" or not shutil.which("gcc")):
+        pytest.skip("shows what gcc on Linux does when it links C++ without its library")
+    monkeypatch.setenv("CXX", command)
+    assert reason in cpu.unavailable()
+    monkeypatch.delenv("CXX")
+    assert cpu.load(cpu.NATIVE)
 
 
 def test_what_the_compiler_says_is_quoted(fresh, monkeypatch):

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import io
 import json
+import math
 import runpy
 import shutil
 import signal
@@ -101,6 +102,13 @@ def test_an_image_too_small_to_be_scored_is_named(tiny_data):
     small = type(pair)("tiny", pair.lr[:7, :7], pair.hr[:14, :14])
     with pytest.raises(InputError, match="Sample/tiny: cannot be scored: SSIM needs images of at least 11x11"):
         evaluate_set(bicubic_network, [small], "Sample", 2, CPU)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_an_output_that_is_not_finite_is_refused_not_scored(value, tiny_data):
+    images = BenchmarkSet(tiny_data, "Sample", 2)
+    with pytest.raises(InputError, match="Sample/0000: the network's output is not finite"):
+        evaluate_set(lambda x: bicubic_network(x) + value, images, "Sample", 2, CPU)
 
 
 def test_the_papers_difference_uses_the_papers_rounding():

@@ -50,9 +50,11 @@ def test_half_precision_of_the_plain_path_is_close_and_returns_float32(precision
         assert not torch.equal(out, model(x))
 
 
-def test_the_environment_variable_overrides_the_config(monkeypatch):
+@needs_compiler
+def test_the_environment_variable_decides_where_nothing_else_names_a_backend(monkeypatch):
     monkeypatch.setenv(VARIABLE, "plain")
     assert inference(network(), CPU, "auto")[1] == "plain"
+    assert inference(network(), CPU, "cpu")[1] == "cpu"  # a benchmark of paths must run the path that it names
 
 
 @pytest.mark.parametrize(
