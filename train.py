@@ -12,6 +12,7 @@ import argparse
 import time
 from pathlib import Path
 
+from checkpoints import run_checkpoints
 from config import Config, differences, load_config, parse_overrides
 from trainer import open_data, source_lines, train
 from utils import InputError, run_command
@@ -31,6 +32,9 @@ def parse_arguments() -> argparse.Namespace:
 
 def resumed_config(folder: Path, file: str | None, overrides: list[str]) -> Config:
     """The config of a run to be continued; what differs from before must have been named on the command line."""
+    if not run_checkpoints(folder):
+        reason = "ended before its first checkpoint" if (folder / "config.yml").exists() else "is not there"
+        raise InputError(f"{folder}: no run to go on with: it {reason} (iteration_*.pt); start it with --config")
     saved_file = folder / "config.yml"
     saved = load_config(saved_file)
     config = load_config(file or saved_file, overrides)
@@ -39,6 +43,9 @@ def resumed_config(folder: Path, file: str | None, overrides: list[str]) -> Conf
     if changed:
         listed = "; ".join(f"{key} was {old!r}, is {new!r}" for key, (old, new) in changed.items())
         raise InputError(f"{file}: differs from the run in {folder}: {listed}; name what shall change with --set")
+    for key in ("pretrain", "pretrain_new_tail", "log_path", "log_name"):
+        if getattr(config, key) != getattr(saved, key):
+            raise InputError(f"--set {key}: is of the start of a run; it cannot change when {folder} goes on")
     return config
 
 
@@ -46,14 +53,18 @@ def main() -> int:
     arguments = parse_arguments()
     if arguments.resume:
         config = resumed_config(arguments.resume, arguments.config, arguments.set)
-        return train(config, arguments.resume, resume=True)
-    config = load_config(arguments.config, arguments.set)
+    else:
+        config = load_config(arguments.config, arguments.set)
     if arguments.report:
         print("\n".join(source_lines(open_data(config))))
         return 0
+    if arguments.resume:
+        return train(config, arguments.resume, resume=True)
     folder = Path(config.log_path) / (config.log_name or f"SSIU_x{config.scale}_{time.strftime('%Y%m%d-%H%M%S')}")
-    if (folder / "config.yml").exists():
+    if run_checkpoints(folder):
         raise InputError(f"{folder}: holds a run already; continue it with --resume {folder}, or change log_name")
+    if (folder / "config.yml").exists():
+        raise InputError(f"{folder}: a run ended there before its first checkpoint; remove it, or change log_name")
     return train(config, folder, resume=False)
 
 

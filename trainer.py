@@ -10,11 +10,13 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
+import yaml
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -24,11 +26,11 @@ from config import Config
 from datas import BenchmarkSet, ResidentTrainSet, TrainSet, open_train_set, resident_bytes
 from devices import device_name, pick_device
 from evaluator import evaluate_set, from_network, to_network
-from models import create_model, inference, training_network
+from models import choose_backend, create_model, inference, training_network
 from report import versions
 from run_log import RunLog, comparison
 from step import GraphedStep, TrainStep
-from utils import InputError, atomic_write
+from utils import InputError, atomic_write, held_folder
 
 LOOK_EVERY = {"cpu": 1, "cuda": 100}  # iterations between looks at the losses; each look waits for the device
 
@@ -89,6 +91,7 @@ class Position:
     iteration: int = 0  # steps taken
     minutes: float = 0.0  # time spent in training steps, over all pieces of the run
     best: dict = field(default_factory=lambda: {"psnr": -math.inf, "iteration": 0})
+    validated: int = 0  # iteration of the last validation
 
 
 class StopRequest:
@@ -126,10 +129,15 @@ def train(config: Config, folder: Path, resume: bool) -> int:
     """Train as `config` says, in `folder`; returns the exit code: 0 when finished, 128 + signal when stopped by one.
 
     Raises:
-        InputError: anything wrong with the data, the weights or the devices, before the first step; a loss that is
-            not finite; no space to save.
+        InputError: anything wrong with the folder, the data, the weights or the devices, before the first step; a loss
+            that is not finite; no space to save.
     """
     process = Process.join(config)
+    with held_folder(folder) if process.rank == 0 else nullcontext():
+        return _train(process, config, folder, resume)
+
+
+def _train(process: Process, config: Config, folder: Path, resume: bool) -> int:
     first = process.rank == 0
     if config.cuda_graph and (process.world > 1 or process.device.type != "cuda"):
         raise InputError("config key 'cuda_graph': needs one process on a CUDA device; set it to False")
@@ -144,28 +152,34 @@ def train(config: Config, folder: Path, resume: bool) -> int:
     draw, batches = open_batches(data, process, config)
     wanted = "plain" if config.compile else config.backend
     network, backend = training_network(model, process.device, wanted, config.precision)
+    if sets:
+        choose_backend(model, process.device, config.backend, config.eval_precision, training=False)
     step = TrainStep(config, model, wrap(network, config, process), process.device, draw)
-    position = restore(step, folder) if resume else Position()
+    position = restore(step, folder, config, data) if resume else Position()
     update = GraphedStep(step) if config.cuda_graph else step
     per_epoch, total = data.iterations_per_epoch, config.epochs * data.iterations_per_epoch
 
     log = RunLog(folder if first else None, position.iteration)
-    if first:
-        atomic_write(folder / "config.yml", config.to_yaml().encode())
     log.say(f"{process.world} process(es) on {device_name(process.device)}, {backend}; {data.num_images} images")
     log.say(f"from iteration {position.iteration:,} to {total:,}, {per_epoch:,} an epoch")
     for line in [f"{config.pretrain}: {report}"] * bool(report) + config.notes() + source_lines(data):
         log.say(line)
     if position.iteration >= total or out_of_time(config, position):
-        log.say("this run is finished already; nothing was done")
+        missed = sets and position.validated < position.iteration
+        what = "its last validation is made now" if missed else "nothing was done"
+        log.say(f"this run is finished already; {what}")
+        if first and missed:
+            validate(step, sets, config, data, position, log, folder, last=True)
         log.close()
         return 0
 
+    if first:
+        atomic_write(folder / "config.yml", config.to_yaml().encode())
     started = {"date": time.strftime("%Y-%m-%d"), "device": device_name(process.device), **versions()}
     log.record("start", position.iteration, {**started, "backend": backend, "processes": process.world})
     stop = StopRequest()
     losses, since = [], time.perf_counter()  # loss terms that nobody looked at yet, and the time of the last look
-    sums = torch.zeros(3, dtype=torch.float64)  # L1, FFT, count since the last log line
+    sums, spent = torch.zeros(3, dtype=torch.float64), 0.0  # L1, FFT and count, and seconds, since the last log line
     quiet = 0.5 if sys.stderr.isatty() else 30  # seconds between updates; a log file wants few
     bar = tqdm(total=total, initial=position.iteration, unit="it", disable=not first, mininterval=quiet)
     for batch in batches(position.iteration, total):
@@ -182,7 +196,8 @@ def train(config: Config, folder: Path, resume: bool) -> int:
             continue
         sums += finite_sums(losses, process, position.iteration, data, folder)
         seconds = time.perf_counter() - since
-        speed = len(losses) * config.batch_size / seconds
+        spent += seconds
+        speed = sums[2].item() * config.batch_size / spent
         position.minutes = process.first_says(position.minutes + seconds / 60)
         last = position.iteration == total or out_of_time(config, position)
         stopped = process.agree(stop.signal is not None) and not last
@@ -192,17 +207,13 @@ def train(config: Config, folder: Path, resume: bool) -> int:
             values = {"loss": l1 + fft, "l1": l1, "fft": fft, "lr": rate, "images_per_second": speed}
             log.record("train", position.iteration, {**values, "minutes": position.minutes})
             log.say(f"iteration {position.iteration:,}: " + ", ".join(f"{k} {v:.4g}" for k, v in values.items()))
-            sums.zero_()
+            sums, spent = torch.zeros_like(sums), 0.0
 
         if first and (into_epoch == 0 or last or stopped):
-            save_run(folder, snapshot(step, position, epoch, config), config.keep_last)
+            save_run(folder, snapshot(step, position, config, data), config.keep_last)
             test_due = last or (config.test_every and epoch % config.test_every == 0 and not stopped)
             if sets and test_due:
-                validate(step, sets, config, position, log, folder / "images" if last and config.save_image else None)
-                content = snapshot(step, position, epoch, config)  # it knows the best score now
-                save_run(folder, content, config.keep_last)
-                if position.best["iteration"] == position.iteration:
-                    save_checkpoint(folder / "best.pt", content)
+                validate(step, sets, config, data, position, log, folder, last)
         process.agree(False)  # the others wait here while the first saves and validates
         losses, since = [], time.perf_counter()
         if last or stopped:
@@ -304,11 +315,15 @@ def validate(
     step: TrainStep,
     sets: list[BenchmarkSet],
     config: Config,
+    data: TrainSet,
     position: Position,
     log: RunLog,
-    image_folder: Path | None,
+    folder: Path,
+    last: bool,
 ) -> None:
-    """Score every set, record it, and note in `position.best` whether the first set's PSNR is the best so far."""
+    """Score every set, record it, and save a checkpoint that knows the scores; `best.pt` too, if the first set's PSNR
+    is the best so far. The `last` validation of a run writes the SR images, if these are asked for."""
+    image_folder = folder / "images" if last and config.save_image else None
     network, _ = inference(step.evaluated.eval(), step.device, config.backend, config.eval_precision)
     for images in sets:
         target = image_folder / images.name if image_folder else None
@@ -327,9 +342,14 @@ def validate(
             panel = comparison(pair.lr, sr_image, pair.hr, config.scale)
             log.picture(f"{images.name}/{pair.name}: LR, bicubic, SR, HR", position.iteration, panel)
     step.model.train()
+    position.validated = position.iteration
+    content = snapshot(step, position, config, data)
+    if position.best["iteration"] == position.iteration:
+        save_checkpoint(folder / "best.pt", content)
+    save_run(folder, content, config.keep_last)
 
 
-def snapshot(step: TrainStep, position: Position, epoch: int, config: Config) -> dict:
+def snapshot(step: TrainStep, position: Position, config: Config, data: TrainSet) -> dict:
     """A checkpoint's content.
 
     Raises:
@@ -342,23 +362,37 @@ def snapshot(step: TrainStep, position: Position, epoch: int, config: Config) ->
             "the last good checkpoint is untouched; lower lr or set clip_grad"
         )
     return {
-        "epoch": epoch,
+        "epoch": position.iteration // data.iterations_per_epoch,
         **asdict(position),
         **step.state_dict(),
         "config": config.to_yaml(),
+        "data": data.fingerprint(),
         "random_states": {"torch": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()},
     }
 
 
-def restore(step: TrainStep, folder: Path) -> Position:
-    """Put the newest undamaged checkpoint of a run into `step`; returns where it stood."""
+def restore(step: TrainStep, folder: Path, config: Config, data: TrainSet) -> Position:
+    """Put the newest undamaged checkpoint of a run into `step`; returns where it stood.
+
+    Raises:
+        InputError: there is none, it does not fit the config, or the images are not those that the run has seen.
+    """
     path, content = load_run(folder, say=lambda line: print(line, file=sys.stderr))
+    before, now = content.get("data", data.fingerprint()), data.fingerprint()
+    chosen = yaml.safe_load(content["config"])
+    same_choice = [chosen["training_dataset"], chosen["data"]] == [config.training_dataset, list(config.data)]
+    if before != now and same_choice:
+        raise InputError(
+            f"{path}: the training images are not those of the run ({now.split()[0]} images, it had "
+            f"{before.split()[0]}; names or sizes differ); put them back, or name others with --set data=... to go on"
+        )
     try:
         step.load_state_dict(content)
         torch.set_rng_state(content["random_states"]["torch"])
         if torch.cuda.is_available():
             torch.cuda.set_rng_state_all(content["random_states"]["cuda"])
-        return Position(content["iteration"], content["minutes"], content["best"])
+        names = [entry.name for entry in fields(Position)]
+        return Position(**{name: content[name] for name in names if name in content})
     except (KeyError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{path}: cannot be resumed with this config ({reason})") from error

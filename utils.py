@@ -2,9 +2,11 @@
 
 import difflib
 import errno
+import fcntl
 import os
 import sys
 import tempfile
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -64,6 +66,35 @@ def atomic_write(path, data: bytes) -> None:
             f"{path}: could not be written ({reason}); what stood there before is untouched; "
             f"{'free some space' if full else 'check the folder'} and start again"
         ) from error
+
+
+@contextmanager
+def held_folder(folder):
+    """Make `folder` (removed again if nothing came into it) and hold it: no other process may while this one does.
+
+    Raises:
+        InputError: it cannot be made or written to, or another process holds it.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            handle = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written to ({error.strerror}); choose another folder") from error
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            reason = "another process is at work in it; wait for it or choose another folder"
+            raise InputError(f"{folder}: {reason}") from error
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # something came into it
+                folder.rmdir()
+    finally:
+        os.close(handle)
 
 
 def _umask() -> int:

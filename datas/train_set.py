@@ -6,6 +6,7 @@
 Batch t is a pure function of t, so a resumed run, another number of workers or of processes sees the same samples.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,6 +108,14 @@ class TrainSet:
             plan = epoch_plan(self.seed, epoch, sources, self.data_repeat, self.lr_patch, self.data_augment)
             self._planned = (epoch, plan)
         return self._planned[1]
+
+    def fingerprint(self) -> str:
+        """A digest of what the samples are a function of besides the config: the images' names and sizes, in order."""
+        digest = hashlib.sha256()
+        for source in self.sources:
+            sizes = zip(source.hr.names, source.hr.heights, source.hr.widths, strict=True)
+            digest.update(repr([(name, int(height), int(width)) for name, height, width in sizes]).encode())
+        return f"{self.num_images} images {digest.hexdigest()[:16]}"
 
     def source_report(self, iteration_count: int) -> list[tuple[Path, int, float]]:
         """(HR folder, number of images, fraction of the crops of the first `iteration_count` batches) per source."""

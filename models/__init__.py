@@ -1,6 +1,6 @@
 """The network. `create_model(args)` builds it; `inference` and `training_network` pick the fastest way to run it."""
 
-from models.paths import BACKENDS, inference, training_network
+from models.paths import BACKENDS, choose_backend, inference, training_network
 from models.precision import PRECISIONS, autocast, matmul_precision
 from models.ssiu import ESAM, MSGM, SSIU, MoEFS, SSReM, check_architecture
 
@@ -14,6 +14,7 @@ __all__ = [
     "SSReM",
     "autocast",
     "check_architecture",
+    "choose_backend",
     "create_model",
     "inference",
     "matmul_precision",

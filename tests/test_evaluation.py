@@ -201,6 +201,7 @@ def test_a_changed_config_on_resume_is_refused_unless_named(tiny_config, tmp_pat
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "config.yml").write_text(load_config(tiny_config()).to_yaml())
+    (folder / "iteration_0000001.pt").write_text("damaged")
     changed = tiny_config("changed.yml", lr=5e-4, epochs=3)
     done = run_script("train.py", "--config", changed, "--resume", folder)
     assert done.returncode == 2
@@ -214,7 +215,25 @@ def test_a_name_in_use_is_refused(tiny_config, tmp_path):
     (tmp_path / "runs" / "mine" / "config.yml").write_text("")
     done = run_script("train.py", "--config", tiny_config(log_name="mine"))
     assert done.returncode == 2
+    assert "a run ended there before its first checkpoint; remove it" in done.stderr
+    (tmp_path / "runs" / "mine" / "iteration_0000001.pt").write_text("")
+    done = run_script("train.py", "--config", tiny_config(log_name="mine"))
+    assert done.returncode == 2
     assert "holds a run already; continue it with --resume" in done.stderr
+
+
+def test_only_what_can_go_on_is_resumed(tiny_config, tmp_path):
+    done = run_script("train.py", "--resume", tmp_path / "absent")
+    assert done.returncode == 2
+    assert "absent: no run to go on with: it is not there" in done.stderr
+
+
+def test_what_only_a_start_reads_cannot_change_on_resume(tiny_config, tmp_path):
+    (tmp_path / "config.yml").write_text(load_config(tiny_config()).to_yaml())
+    (tmp_path / "iteration_0000001.pt").write_text("")
+    done = run_script("train.py", "--resume", tmp_path, "--set", "pretrain=other.pt")
+    assert done.returncode == 2
+    assert "--set pretrain: is of the start of a run" in done.stderr
 
 
 def test_no_space_left_while_training_keeps_what_was_saved(tiny_config, tmp_path):

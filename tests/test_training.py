@@ -14,10 +14,11 @@ from conftest import ROOT
 import trainer
 from checkpoints import read_checkpoint, read_weights, run_checkpoints
 from config import load_config
+from datas import TrainSet
 from models import create_model
 from step import TrainStep
 from trainer import learning_rate, train
-from utils import InputError
+from utils import InputError, held_folder
 
 
 @pytest.fixture(autouse=True)
@@ -207,7 +208,7 @@ def test_weights_that_are_not_finite_are_never_saved(tiny_config):
     step, _, _ = one_step(load_config(tiny_config()))
     next(step.model.parameters()).data[0] = torch.nan
     with pytest.raises(InputError, match=r"not finite after iteration 0 \(first: head.weight\)"):
-        trainer.snapshot(step, trainer.Position(), 0, step.config)
+        trainer.snapshot(step, trainer.Position(), step.config, trainer.open_data(step.config))
 
 
 def test_max_minutes_ends_the_run_annealed_and_validated(tiny_config, tmp_path, steady_clock):
@@ -218,6 +219,50 @@ def test_max_minutes_ends_the_run_annealed_and_validated(tiny_config, tmp_path, 
     assert [line["lr"] for line in lines if line["kind"] == "train"][-1] < 2e-5
     assert train(config, tmp_path / "run", resume=True) == 0  # nothing is left to do
     assert [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()] == lines
+
+
+def test_two_processes_cannot_train_in_one_folder(tiny_config, tmp_path):
+    with held_folder(tmp_path / "run"), pytest.raises(InputError, match="another process is at work in it"):
+        train(load_config(tiny_config()), tmp_path / "run", resume=False)
+    assert not (tmp_path / "run").exists()
+    assert train(load_config(tiny_config(epochs=1, eval_sets=[])), tmp_path / "run", resume=False) == 0
+
+
+def test_a_folder_that_cannot_be_written_to_is_named_before_any_work(tiny_config, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(trainer, "open_data", lambda config: pytest.fail("the data was packed first"))
+    with pytest.raises(InputError, match="file/run: cannot be written to"):
+        train(load_config(tiny_config()), tmp_path / "file" / "run", resume=False)
+
+
+def test_a_validation_that_failed_is_made_up_for_on_resume(tiny_config, tmp_path, monkeypatch):
+    config = load_config(tiny_config(epochs=1))
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "evaluate_set", lambda *_, **__: exec("raise InputError('damaged')", globals()))
+        with pytest.raises(InputError, match="damaged"):
+            train(config, tmp_path / "run", resume=False)
+    assert not (tmp_path / "run" / "best.pt").exists()
+    assert train(config, tmp_path / "run", resume=True) == 0
+    assert read_checkpoint(tmp_path / "run" / "best.pt")["validated"] == 6
+    log = (tmp_path / "run" / "metrics.jsonl").read_text()
+    assert train(config, tmp_path / "run", resume=True) == 0  # nothing is left to do
+    assert (tmp_path / "run" / "metrics.jsonl").read_text() == log
+
+
+def test_a_validation_that_cannot_run_is_refused_before_the_first_step(tiny_config, tmp_path):
+    with pytest.raises(InputError, match="'tf32' is arithmetic of CUDA devices"):
+        train(load_config(tiny_config(eval_precision="tf32", gpu_ids=[])), tmp_path / "run", resume=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_other_images_than_before_are_refused_on_resume(tiny_config, tmp_path, monkeypatch):
+    config = load_config(tiny_config())
+    with monkeypatch.context() as patch:
+        stop_at(3, patch)
+        train(config, tmp_path / "run", resume=False)
+    monkeypatch.setattr(TrainSet, "fingerprint", lambda self: "5 images 0123456789abcdef")
+    with pytest.raises(InputError, match=r"not those of the run \(5 images, it had 6; names or sizes differ\)"):
+        train(config, tmp_path / "run", resume=True)
 
 
 def test_images_are_written_once_and_only_when_asked(tiny_config, tmp_path):
