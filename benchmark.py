@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from config import Config, load_config
 from datas import ResidentTrainSet
@@ -60,19 +60,23 @@ class Timing:
         return sorted(self.milliseconds)[max(0, -(-95 * len(self.milliseconds) // 100) - 1)]
 
 
-def measure(paths: dict[str, Callable[[], object]], device: torch.device, repeats: int) -> dict[str, Timing]:
-    """Run every path in turn, WARM_UP + `repeats` times over; time the last `repeats`, take memory in the last."""
-    milliseconds, peaks = {name: [] for name in paths}, {}
+def measure(paths: dict[str, Callable[[], Tensor]], device: torch.device, repeats: int) -> tuple[dict, dict]:
+    """(what the first call of each path returned, Timing of each).
+
+    Memory is that of the first call: later ones of a path that keeps its maps, or replays a graph whose memory nobody
+    counts, would show nothing. Then all run in turn, WARM_UP + `repeats` times over, and the last `repeats` are timed.
+    """
+    results, peaks, milliseconds = {}, {}, {name: [] for name in paths}
+    for name, run in paths.items():
+        before = _start_watching(device)
+        results[name] = run()
+        peaks[name] = _peak(device, before)
     for turn in range(WARM_UP + repeats):
         for name, run in paths.items():
-            last = turn == WARM_UP + repeats - 1
-            before = _start_watching(device) if last else None
             elapsed = _time(run, device)
             if turn >= WARM_UP:
                 milliseconds[name].append(elapsed)
-            if last:
-                peaks[name] = _peak(device, before)
-    return {name: Timing(milliseconds[name], peaks[name]) for name in paths}
+    return results, {name: Timing(milliseconds[name], peaks[name]) for name in paths}
 
 
 def _time(run: Callable[[], object], device: torch.device) -> float:
@@ -212,10 +216,10 @@ def benchmark_inference(arguments, device: torch.device, rates: dict) -> list[di
             for backend, precision in candidates(model, device, training=False):
                 networks[f"{backend} {precision}"] = inference(model, device, backend, precision)[0]
             with torch.no_grad():
-                truth = networks[REFERENCE](x)
-                errors = {name: (network(x) - truth).abs().max().item() for name, network in networks.items()}
                 runs = {name: partial(network, x) for name, network in networks.items()}
-                timings = measure(runs, device, arguments.repeats)
+                outputs, timings = measure(runs, device, arguments.repeats)
+            errors = {name: (output - outputs[REFERENCE]).abs().max().item() for name, output in outputs.items()}
+            del networks, runs  # with the memory of their graphs, before the next are recorded
             pixels = (16 * -(-width // 16)) * (16 * -(-height // 16))
             multiply_adds = profile(config, *OUTPUTS[output])[1][1]
             what = {"scale": scale, "output": output}
@@ -241,10 +245,10 @@ def benchmark_training(arguments, device: torch.device, rates: dict) -> list[dic
             steps[f"{backend} {precision}"] = _step(config, device, backend)
             if device.type == "cuda" and precision != "fp16":
                 steps[f"{backend} {precision} graph"] = GraphedStep(_step(config, device, backend))
-        first = {name: step(batch, base.lr).sum().item() for name, step in steps.items()}
-        errors = {name: abs(loss - first[REFERENCE]) for name, loss in first.items()}
         runs = {name: partial(step, batch, base.lr) for name, step in steps.items()}
-        timings = measure(runs, device, arguments.repeats)
+        losses, timings = measure(runs, device, arguments.repeats)
+        errors = {name: abs(loss - losses[REFERENCE]).sum().item() for name, loss in losses.items()}
+        del steps, runs  # with the memory of their graphs, before the next are recorded
         multiply_adds = 3 * arguments.batch * profile(base, scale * LR_PATCH, scale * LR_PATCH)[1][1]
         pixels = 3 * arguments.batch * LR_PATCH**2  # forward, and backward for inputs and for weights
         records += rows({"scale": scale, "batch": arguments.batch}, base, timings, errors, pixels, multiply_adds, rates)

@@ -60,9 +60,13 @@ def warm_up(work: Callable[[], object], device: torch.device, times: int) -> Non
     torch.cuda.current_stream(device).wait_stream(stream)
 
 
-def record(work: Callable[[], Result]) -> tuple[torch.cuda.CUDAGraph, Result]:
-    """`work` as a CUDA graph, and what it returned: the tensors that every replay writes anew."""
+def record(work: Callable[[], Result], pool=None) -> tuple[torch.cuda.CUDAGraph, Result]:
+    """`work` as a CUDA graph, and what it returned: the tensors that every replay writes anew.
+
+    Graphs that share a `pool` (torch.cuda.graph_pool_handle) share their memory, and must run one after another. Other
+    threads may go on meanwhile: a loader's pins memory, which the strictest mode would take for a part of the graph.
+    """
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
         result = work()
     return graph, result

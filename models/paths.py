@@ -105,13 +105,13 @@ class GraphCache:
 
     The first call with a shape runs eagerly: compilation and autotuning happen there, and a shape that never comes
     again is not worth recording. The network must read its weights where they lie, inside the graph (the kernels do:
-    they prepare them anew each time), so that a replay sees every change to them.
+    they prepare them anew each time), so that a replay sees every change to them. The graphs share their memory.
     """
 
-    LIMIT = 8
+    LIMIT = 32
 
     def __init__(self, network: Network):
-        self._network, self._seen, self._graphs = network, set(), OrderedDict()
+        self._network, self._seen, self._graphs, self._pool = network, set(), OrderedDict(), None
 
     def __call__(self, x: Tensor) -> Tensor:
         if x.shape not in self._seen:
@@ -130,7 +130,8 @@ class GraphCache:
     def _record(self, x: Tensor):
         fixed = x.clone()
         warm_up(lambda: self._network(fixed), x.device, times=1)
-        graph, out = record(lambda: self._network(fixed))
+        self._pool = self._pool or torch.cuda.graph_pool_handle()
+        graph, out = record(lambda: self._network(fixed), self._pool)
         return graph, fixed, out
 
 

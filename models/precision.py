@@ -1,8 +1,9 @@
 """The arithmetic of a forward pass: float32 unless something else is asked for.
 
-'float32' is faithful: products in full float32, on GPUs too. 'tf32' rounds the factors of products to 10 bits on GPUs
-that have it. 'tf32x3', which only the Triton kernels have, makes a product of three of those, with the factors' next 11
-bits: near to float32, but on the matrix units. 'bf16' and 'fp16' are autocast: products in 16 bits, sums in float32.
+'float32' is faithful: products in full float32, on GPUs too. 'tf32' gives the factors of products 10 bits, on GPUs that
+have it; the Triton kernels cut the rest off, which makes every product a little small. 'tf32x3', which only they have,
+makes a product of three of those, with the factors' next 11 bits: near to float32, but on the matrix units. 'bf16' and
+'fp16' are autocast: products in 16 bits, sums in float32.
 """
 
 from contextlib import contextmanager

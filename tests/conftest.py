@@ -34,6 +34,7 @@ TINY = {
     "data_path": "", "training_dataset": "sample", "patch_size": 24, "batch_size": 4, "data_repeat": 4,
     "data_augment": True, "threads": 0, "epochs": 2, "lr": 1e-3, "eta_min": 1e-6, "lambda_l1": 1.0, "lambda_fft": 0.01,
     "eval_sets": ["Sample"], "log_every": 3, "test_every": 2, "seed": 5,
+    "gpu_ids": [],
 }  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from models.kernels.upsample import depthwise_upsample
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # relative error allowed; TF32 exists on the matrix units alone, and the interpreter cannot multiply bf16
-TOLERANCE = {"float32": 1e-5, "fp16": 3e-3} | ({"tf32": 3e-3, "tf32x3": 1e-5, "bf16": 1e-2} if DEVICE == "cuda" else {})
+TOLERANCE = {"float32": 1e-5, "fp16": 3e-3} | ({"tf32": 6e-3, "tf32x3": 1e-5, "bf16": 1e-2} if DEVICE == "cuda" else {})
 # heads of 16 channels are the narrowest that the matrix units take; the interpreter also runs narrower ones, faster
 CHANNELS, HEADS = (64, 4) if DEVICE == "cuda" else (16, 2)
 

@@ -10,7 +10,8 @@ from models.kernels import common, msgm, norm
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # relative error allowed; the interpreter cannot multiply bf16
-TOLERANCE = {"float32": 1e-5, "fp16": 3e-3} | ({"tf32x3": 1e-5, "bf16": 1e-2} if DEVICE == "cuda" else {})
+# bf16: the gradient of a bias is a sum that cancels, of numbers of 8 bits
+TOLERANCE = {"float32": 1e-5, "fp16": 3e-3} | ({"tf32x3": 1e-5, "bf16": 2e-2} if DEVICE == "cuda" else {})
 SIZES = [(2, 3, 5), (1, 17, 9), (1, 2, 2)]
 
 

@@ -457,11 +457,10 @@ def densify(weights: Weights, channels: int) -> DenseWeights:
 
 
 def prepare(modules: list[MSGM], precision: str, route: str | None = None) -> Weights | DenseWeights:
-    """Parameters for `fused`. `route` is "dense" or "structured"; by default dense for 16-bit maps of up to 64 channels
-    (three taps of 128 channels, with their matrices, do not fit in shared memory)."""
+    """Parameters for `fused`. `route` is "dense" or "structured"; by default dense for 16-bit maps."""
     channels = modules[0].project_out.out_channels
     if route is None:
-        route = "dense" if PRECISIONS[precision][0] != torch.float32 and channels <= 64 else "structured"
+        route = "structured" if PRECISIONS[precision][0] == torch.float32 else "dense"
     weights = pack(modules, precision)
     return densify(weights, channels) if route == "dense" else weights
 

@@ -71,7 +71,8 @@ def _linear_gradients(a, dz, part, tiles, SUBS: tl.constexpr, C: tl.constexpr, M
     for tile in range(tl.program_id(1), tiles, tl.num_programs(1)):
         n = tile * M + tl.arange(0, M)
         g = tl.load(dz + (n * SUBS + sub).to(tl.int64)[:, None] * C + c[None, :])
-        total = tl.dot(tl.trans(g), tl.load(a + n[:, None] * C + c[None, :]), total, input_precision=DOT)
+        at = n.to(tl.int64)[:, None] * C + c[None, :]
+        total = tl.dot(tl.trans(g), tl.load(a + at), total, input_precision=DOT)
         bias += tl.sum(g.to(tl.float32), 0)
     row = c * SUBS + sub
     part += tl.program_id(1) * (SUBS * C * (C + 1))
@@ -332,7 +333,7 @@ def _tail_backward(
                 tl.store(dz_2 + (pixel * SUBS + sub).to(tl.int64)[:, None] * C + c[None, :], dz)
                 da += _adjoint(dz, w_2, sub, SUBS, C, DOT)
             if TWICE:
-                at = pixel[:, None] * C + c[None, :]
+                at = pixel.to(tl.int64)[:, None] * C + c[None, :]
                 dz = (da * slope_1).to(x.dtype)
                 tl.store(a_1 + at, a)
                 tl.store(dz_1 + at, dz)
