@@ -7,8 +7,9 @@
 
 The reference is tests/literal.py, a transcription of the network's equations (unfold, einsum, hand-written LayerNorm).
 Paths take turns, so that a busy machine slows all of them; the first rounds are not counted. Given are the median and
-the 95th percentile of the rounds, the ratio of medians to the reference, the peak of memory above what was held before,
-and two shares of what this device was measured to reach in the same run: of its copy bandwidth, for the traffic of
+the 95th percentile of the rounds, the ratio of medians to the reference, the peak of memory in a path's first call
+above what was held before (on a CPU the growth of resident memory, which misses what earlier paths left free), and two
+shares of what this device was measured to reach in the same run: of its copy bandwidth, for the traffic of
 `floor_maps`, and of its matrix rate, for the multiply-adds that profile_model.py counts.
 """
 

@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from checkpoints import file_hash
-from config import Config, read_yaml
+from config import Config
 from evaluator import PROTOCOLS, SetResult
 from metrics import Scores, rounded_like_the_paper
 from utils import atomic_write
@@ -142,13 +142,8 @@ def commit() -> str:
         return "unknown"
 
 
-def write_model_card(weights: Path, printed_table: str, summary: dict) -> Path:
-    """WEIGHTS.md from WEIGHTS.yml (how the weights were made, written by hand) and what was just measured.
-
-    Raises:
-        InputError: WEIGHTS.yml is missing.
-    """
-    facts = read_yaml(Path(weights).with_suffix(".yml"))
+def write_model_card(weights: Path, facts: dict, printed_table: str, summary: dict) -> Path:
+    """WEIGHTS.md from the facts of WEIGHTS.yml (how they were made, written by hand) and what was just measured."""
     lines = [f"# {Path(weights).name}", ""]
     lines += [f"- **{key}**: {value}" for key, value in facts.items()]
     lines += [f"- **sha256**: `{summary['weights']['sha256']}`", "", "## Scores", ""]

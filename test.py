@@ -14,13 +14,13 @@ from pathlib import Path
 from tqdm import tqdm
 
 from checkpoints import SHIPPED, load_weights, shipped_weights
-from config import load_config
+from config import load_config, read_yaml
 from datas import BenchmarkSet
 from devices import device_name, pick_device
 from evaluator import evaluate_set, self_ensemble
 from models import create_model, inference
 from report import as_json, table, write_csv, write_json, write_model_card
-from utils import run_command
+from utils import InputError, make_folder, run_command
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -39,9 +39,14 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     arguments = parse_arguments()
     config = load_config(arguments.config, arguments.set)
-    out = arguments.out or Path("results") / Path(arguments.config).stem
+    out = make_folder(arguments.out or Path("results") / Path(arguments.config).stem)
+    if arguments.json:
+        make_folder(arguments.json.parent)
+    if not config.eval_sets:
+        raise InputError(f"{arguments.config}: config key 'eval_sets' is empty: there is nothing to evaluate")
     sets = [BenchmarkSet(config.data_path, name, config.scale, arguments.lr_only) for name in config.eval_sets]
     weights = Path(config.pretrain) if config.pretrain else shipped_weights(SHIPPED, config.scale)
+    facts = read_yaml(weights.with_suffix(".yml")) if arguments.model_card else {}
     device = pick_device(config.gpu_ids)
 
     model = create_model(config)
@@ -63,7 +68,7 @@ def main() -> None:
     if arguments.json:
         write_json(arguments.json, summary)
     if arguments.model_card:
-        print(f"wrote {write_model_card(weights, table(results, config.scale), summary)}")
+        print(f"wrote {write_model_card(weights, facts, table(results, config.scale), summary)}")
 
 
 if __name__ == "__main__":

@@ -68,6 +68,17 @@ def atomic_write(path, data: bytes) -> None:
         ) from error
 
 
+def make_folder(folder) -> Path:
+    """Make `folder`, if it is not there. InputError if it cannot be made or written to."""
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written to ({error.strerror}); choose another folder") from error
+    return folder
+
+
 @contextmanager
 def held_folder(folder):
     """Make `folder` (removed again if nothing came into it) and hold it: no other process may while this one does.
@@ -75,13 +86,8 @@ def held_folder(folder):
     Raises:
         InputError: it cannot be made or written to, or another process holds it.
     """
-    folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            handle = os.open(folder, os.O_RDONLY)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be written to ({error.strerror}); choose another folder") from error
+    folder = make_folder(folder)
+    handle = os.open(folder, os.O_RDONLY)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

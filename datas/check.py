@@ -38,11 +38,12 @@ class _Decoded:
     digest: bytes
 
 
-def check_data(data_path, scales: Sequence[int] | None, jobs: int) -> Report:
+def check_data(data_path, scales: Sequence[int] | None, jobs: int, also: Sequence[str] = ()) -> Report:
     """Check every dataset of the layout that is found under `data_path`, decoding every file in `jobs` processes.
 
     Args:
         scales: the scales whose LR images must be there; None for those whose folders exist.
+        also: further HR folders of training images, such as those of the config key `data`.
 
     Raises:
         InputError: `data_path` is not a folder.
@@ -51,7 +52,8 @@ def check_data(data_path, scales: Sequence[int] | None, jobs: int) -> Report:
     if not data_path.is_dir():
         raise InputError(f"{data_path}: no such folder; check the path")
     report = Report()
-    training = {d.hr_folder(data_path): d for d in layout.TRAINING_DATASETS.values() if d.hr_folder(data_path).is_dir()}
+    known = {d.hr_folder(data_path): d for d in layout.TRAINING_DATASETS.values()}
+    training = {folder: known.get(folder) for folder in [*filter(Path.is_dir, known), *map(Path, also)]}
     benchmarks = [path / "HR" for path in sorted(data_path.glob("benchmark/*")) if path.is_dir()]
     if not training and not benchmarks:
         report.problems.append(f"{data_path}: holds no dataset; datas/layout.py says how the folders are called")
@@ -61,6 +63,8 @@ def check_data(data_path, scales: Sequence[int] | None, jobs: int) -> Report:
         validation = data_path / "DIV2K" / "DIV2K_valid_HR"
         if validation.is_dir():
             held_out[validation] = _decode(_listed(validation, report), pool, report)
+    for folder in sorted(set(data_path.glob("*/*_HR")) - {*training, validation}):
+        report.looked_at.append(f"{folder}: not looked at; name it with --also if it holds training images")
     for folder, dataset in training.items():
         report.problems += _training_count_problems(folder, dataset, trained[folder])
     for folder in benchmarks:
@@ -116,9 +120,9 @@ def _decode_one(path: Path) -> _Decoded | str:
     return _Decoded(image.shape[:2], hashlib.sha256(str(image.shape).encode() + image.tobytes()).digest())
 
 
-def _training_count_problems(hr_dir: Path, dataset: TrainingDataset, found: dict[Path, _Decoded]) -> list[str]:
+def _training_count_problems(hr_dir: Path, dataset: TrainingDataset | None, found: dict[Path, _Decoded]) -> list[str]:
     """Images of the published list that are missing, images that are not on it, and validation images by number."""
-    if dataset.numbers is None:
+    if dataset is None or dataset.numbers is None:
         return []
     stems, expected = {path.stem for path in found}, dataset.stems()
     validation = {f"{number:04d}" for number in layout.VALIDATION_NUMBERS}

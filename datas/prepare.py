@@ -97,6 +97,9 @@ def _arguments(command_line: Sequence[str] | None) -> argparse.Namespace:
     task = parser.add_mutually_exclusive_group(required=True)
     task.add_argument("--hr", action="append", metavar="DIR", help="folder of HR images (may be repeated)")
     task.add_argument("--check", metavar="DATA_PATH", help="check everything found under this data folder")
+    parser.add_argument(
+        "--also", action="append", default=[], metavar="DIR", help="--check: a further training HR folder"
+    )
     parser.add_argument("--scales", type=int, nargs="+", choices=layout.SCALES, help="needed with --hr")
     parser.add_argument("--out", metavar="DIR", help="where the LR folders go (default: beside the HR folder)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), metavar="N", help="processes (default: all cores)")
@@ -105,6 +108,8 @@ def _arguments(command_line: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--hr needs --scales, such as --scales 2 3 4")
     if arguments.check and arguments.out:
         parser.error("--out goes with --hr only")
+    if arguments.hr and arguments.also:
+        parser.error("--also goes with --check only")
     if arguments.jobs < 1:
         parser.error("--jobs must be at least 1")
     return arguments
@@ -114,7 +119,7 @@ def main(command_line: Sequence[str] | None = None) -> int:
     """Returns the exit code: 0, or 1 when --check found problems."""
     arguments = _arguments(command_line)
     if arguments.check:
-        report = check_data(arguments.check, arguments.scales, arguments.jobs)
+        report = check_data(arguments.check, arguments.scales, arguments.jobs, arguments.also)
         print(report.text())
         return 1 if report.problems else 0
     _refuse_shared_targets(arguments.hr, arguments.scales[0], arguments.out)

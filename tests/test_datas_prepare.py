@@ -188,6 +188,17 @@ def test_a_div2k_validation_image_in_training_is_found_by_its_pixels(data_path, 
     assert "0850.png" in line
 
 
+def test_other_training_folders_are_looked_at_when_named_and_said_to_be_left_out_when_not(data_path, tmp_path, capsys):
+    folder = data_path / "record" / "photographs_HR"
+    write_png(folder / "mine.png", read_rgb(data_path / "benchmark" / "Mine" / "HR" / "a.png"))
+    assert main(["--check", str(data_path), "--jobs", "2"]) == 0
+    assert f"{folder}: not looked at; name it with --also" in capsys.readouterr().out
+    (line,) = problems(data_path, capsys, "--also", str(folder))
+    assert "mine.png: has the pixels of" in line
+    (line,) = problems(data_path, capsys, "--also", str(tmp_path / "absent"))
+    assert "absent: no such folder" in line
+
+
 def test_a_folder_without_datasets_is_a_problem(tmp_path, capsys):
     assert "holds no dataset" in problems(tmp_path, capsys)[0]
     with pytest.raises(InputError, match="no such folder"):

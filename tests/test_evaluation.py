@@ -163,8 +163,11 @@ def test_the_model_card_holds_the_facts_and_the_table(tiny_config, weights):
 
 
 def test_empty_pretrain_takes_the_shipped_weights_and_says_so(tiny_config, tmp_path):
-    done = run_script("test.py", "--config", ROOT / "configs" / "SSUFSR_light_x4.yml", "--set", "eval_sets=[]",
-                      "--out", tmp_path)  # fmt: skip
+    lr_image = tmp_path / "benchmark" / "Mine" / "LR_bicubic" / "X4" / "ax4.png"
+    lr_image.parent.mkdir(parents=True)
+    imageio.imwrite(lr_image, np.zeros((16, 16, 3), np.uint8))
+    done = run_script("test.py", "--config", ROOT / "configs" / "SSUFSR_light_x4.yml", "--set", "eval_sets=[Mine]",
+                      "--set", f"data_path={tmp_path}", "--lr-only", "--out", tmp_path / "out")  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "SSIU_x4.pt (shipped: pretrain is empty)" in done.stdout
 
@@ -182,6 +185,24 @@ BAD = {  # script, what is changed in the config, what the one line must say
     "another scale": ("test.py", {"pretrain": str(ROOT / "pretrain_model" / "SSIU_x4.pt")}, "holds an x4 network"),
     "batch": ("train.py", {"batch_size": 1000}, "batch_size"),
 }
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--out", "/proc/none"], "/proc/none: cannot be written to"),
+        (["--json", "/proc/none/x.json"], "/proc/none: cannot be written to"),
+        (["--model-card"], "weights.yml: the config cannot be read"),
+        (["--set", "eval_sets=[]"], "'eval_sets' is empty"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_written_is_found_before_the_evaluation(options, complaint, tiny_config, weights, tmp_path):
+    out = [] if "--out" in options else ["--out", tmp_path / "out"]
+    done = run_script("test.py", "--config", tiny_config(), "--set", f"pretrain={weights}", *out, *options)
+    assert done.returncode == 2
+    assert complaint in done.stderr
+    assert "image/s" not in done.stderr
 
 
 @pytest.mark.parametrize("what", BAD)

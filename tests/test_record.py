@@ -50,6 +50,18 @@ def test_a_run_by_the_clock_cut_into_pieces_anneals_once_over_the_whole(
     assert halfway == pytest.approx(0.5e-3, rel=0.15)
 
 
+def test_a_record_cut_short_and_a_set_that_no_run_has_are_named(tiny_config, tmp_path):
+    folder = tmp_path / "run"
+    train(load_config(tiny_config(epochs=1)), folder, resume=False)
+    pytest.importorskip("matplotlib", reason="the picture needs matplotlib")
+    with pytest.raises(InputError, match="--set Set5: no run has validations of it; they have Sample"):
+        plot([read_run(folder)], "Set5", None, tmp_path / "x.png")
+    with open(folder / "metrics.jsonl", "a") as file:
+        file.write('{"kind": "tra')
+    with pytest.raises(InputError, match=r"metrics\.jsonl: a line is no record"):
+        read_run(folder)
+
+
 def test_crops_come_from_the_sources_by_their_weights_and_the_report_says_so(tiny_config, tiny_data):
     entries = [
         {"path": str(tiny_data / "Sample" / "Sample_train_HR"), "weight": 3.0},

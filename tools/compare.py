@@ -15,7 +15,7 @@ import numpy as np
 from config import load_config
 from datas import BenchmarkSet, read_rgb, write_png
 from run_log import comparison
-from utils import run_command
+from utils import InputError, run_command
 
 TITLES = ("LR", "bicubic", "SSIU", "HR")
 
@@ -47,10 +47,15 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=180, help="side of the crops in HR pixels (default %(default)s)")
     arguments = parser.parse_args()
     config = load_config(arguments.config, arguments.set)
+    if arguments.side < config.scale or arguments.out.suffix != ".png" or not config.eval_sets:
+        raise InputError(f"--side must be {config.scale} at least, --out a .png file, and eval_sets not empty")
     rows = []
     for name in config.eval_sets:
         for pair in BenchmarkSet(config.data_path, name, config.scale):
-            sr = read_rgb(arguments.sr / name / f"{pair.name}_x{config.scale}.png")
+            sr_file = arguments.sr / name / f"{pair.name}_x{config.scale}.png"
+            sr = read_rgb(sr_file)
+            if sr.shape != pair.hr.shape:
+                raise InputError(f"{sr_file}: its size {sr.shape[:2]} is not that of the HR image, {pair.hr.shape[:2]}")
             rows.append(row(pair, sr, config.scale, arguments.side // config.scale))
     width = max(panel.shape[1] for panel in rows)
     rows = [np.pad(panel, ((0, 0), (0, width - panel.shape[1]), (0, 0)), constant_values=255) for panel in rows]

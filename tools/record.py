@@ -9,6 +9,7 @@ end. The picture needs matplotlib (`pip install matplotlib`).
 
 import argparse
 import dataclasses
+import io
 import json
 import statistics
 from collections import defaultdict
@@ -17,7 +18,7 @@ from pathlib import Path
 
 from config import Config, load_config
 from report import PAPER
-from utils import InputError, run_command
+from utils import InputError, atomic_write, run_command
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,10 @@ def read_run(folder: Path) -> Run:
     config, file = load_config(folder / "config.yml"), folder / "metrics.jsonl"
     if not file.is_file():
         raise InputError(f"{file}: no such file; is {folder} a run of train.py?")
-    records = [json.loads(line) for line in file.read_text().splitlines()]
+    try:
+        records = [json.loads(line) for line in file.read_text().splitlines()]
+    except ValueError as error:
+        raise InputError(f"{file}: a line is no record, cut short perhaps ({error}); --resume the run") from error
     validations = defaultdict(list)
     for record in records:
         if record["kind"].startswith("validation/"):
@@ -90,6 +94,9 @@ def plot(runs: list[Run], name: str, bicubic: float | None, file: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
+    known = list(dict.fromkeys(known for run in runs for known in run.validations))
+    if name not in known:
+        raise InputError(f"--set {name}: no run has validations of it; they have {', '.join(known)}")
     figure, axes = pyplot.subplots(figsize=(8, 5))
     for run in runs:
         points = run.validations.get(name, [])
@@ -103,7 +110,9 @@ def plot(runs: list[Run], name: str, bicubic: float | None, file: Path) -> None:
     axes.set(xlabel="minutes of training", ylabel=f"PSNR on {name}, dB")
     axes.grid(alpha=0.3)
     axes.legend()
-    figure.savefig(file, dpi=120, bbox_inches="tight")
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=120, bbox_inches="tight")
+    atomic_write(file, picture.getvalue())
 
 
 def main() -> None:

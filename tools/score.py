@@ -46,8 +46,12 @@ def main() -> None:
     parser.add_argument("--scale", type=int, required=True, help="the factor, and the border that is left out")
     arguments = parser.parse_args()
     hr_files, found = list_images(arguments.hr), {}
-    for sr_file in list_images(arguments.sr):
-        found[sr_file.stem] = score_file(sr_file, find_hr(sr_file, hr_files), arguments.scale)
+    pairs = {sr_file: find_hr(sr_file, hr_files) for sr_file in list_images(arguments.sr)}
+    for sr_file, hr_file in pairs.items():
+        found[sr_file.stem] = score_file(sr_file, hr_file, arguments.scale)
+    without = len(set(hr_files) - set(pairs.values()))
+    if without:
+        print(f"{without} of {len(hr_files)} HR images have no SR image: they are not in the mean")
     found[f"mean of {len(found)}"] = {p: mean_scores([scores[p] for scores in found.values()]) for p in PROTOCOLS}
     print("| image | standard | official |\n| --- | --- | --- |")
     for name, scores in found.items():
