@@ -164,7 +164,8 @@ def load_config(path, overrides: list[str] = ()) -> Config:
     missing = [f.name for f in FIELDS.values() if f.default is dataclasses.MISSING and f.name not in values]
     if missing:
         raise InputError(f"{path}: config key '{missing[0]}' is missing; add it (configs/ has complete examples)")
-    converted = {key: convert(f"{path}: config key '{key}'", value, TYPES[key]) for key, value in values.items()}
+    sources = {**dict.fromkeys(values, path), **dict.fromkeys(parse_overrides(overrides), "--set")}
+    converted = {k: convert(f"{sources[k]}: config key '{k}'", value, TYPES[k]) for k, value in values.items()}
     try:
         return Config(**converted)
     except InputError as error:

@@ -394,7 +394,7 @@ def restore(step: TrainStep, folder: Path, config: Config, data: TrainSet) -> Po
         names = [entry.name for entry in fields(Position)]
         return Position(**{name: content[name] for name in names if name in content})
     except (KeyError, RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        reason = " ".join(str(error).split())[:300]
         raise InputError(f"{path}: cannot be resumed with this config ({reason})") from error
 
 
