@@ -43,14 +43,14 @@ MIN_BAND = 8  # rows per thread; up to six more are computed anew at its edges
 def unavailable() -> str | None:
     """Why the compiled code is not to be had on this machine, with the compiler's words; None where it is."""
     try:
-        library()
+        compiled()
     except (OSError, RuntimeError) as error:
         return str(error)
     return None
 
 
 @cache
-def library() -> ctypes.CDLL:
+def compiled() -> ctypes.CDLL:
     """models/cpu.cpp for the processor at hand; raises what `load` raises."""
     return load(NATIVE)
 
@@ -224,11 +224,11 @@ class CpuInference:
 
     Raises:
         ValueError: a model or an input that this path cannot run (see `unsupported`).
-        RuntimeError, OSError: no compiled code (see `library`), no memory or no threads.
+        RuntimeError, OSError: no compiled code (see `compiled`), no memory or no threads.
     """
 
     def __init__(self, model: SSIU):
-        self.model, self.code = model, library()
+        self.model, self.code = model, compiled()
         self.lock = threading.Lock()
         self.version = self.weights = self.memory = None
         self.check()

@@ -232,7 +232,7 @@ def apply(function, x):
 def test_gelu_is_the_erf_form():
     x = torch.linspace(-12, 12, 160_000, dtype=torch.float64).float().double()
     truth = 0.5 * x * (1 + torch.erf(x / math.sqrt(2)))
-    difference = (apply(cpu.library().ssiu_gelu, x) - truth).abs()
+    difference = (apply(cpu.compiled().ssiu_gelu, x) - truth).abs()
     assert difference.max() < 1e-6
     assert difference[x.abs() < 1].max() < 2e-7
 
@@ -240,8 +240,8 @@ def test_gelu_is_the_erf_form():
 def test_exponential_is_within_two_roundings():
     x = torch.linspace(-87, 0, 160_000, dtype=torch.float64).float().double()
     truth = x.exp()
-    assert ((apply(cpu.library().ssiu_exponential, x) - truth).abs() / truth).max() < 2e-7
-    assert apply(cpu.library().ssiu_exponential, torch.full((16,), -1e4)).max() < 1e-37
+    assert ((apply(cpu.compiled().ssiu_exponential, x) - truth).abs() / truth).max() < 2e-7
+    assert apply(cpu.compiled().ssiu_exponential, torch.full((16,), -1e4)).max() < 1e-37
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="names processors of the x86-64 family")
@@ -249,7 +249,7 @@ def test_exponential_is_within_two_roundings():
 def test_narrower_vectors_give_the_same(architecture, monkeypatch):
     if architecture == "-march=haswell" and torch.backends.cpu.get_cpu_capability() == "DEFAULT":
         pytest.skip("this processor has no AVX2")
-    monkeypatch.setattr(cpu, "library", lambda: cpu.load(architecture))
+    monkeypatch.setattr(cpu, "compiled", lambda: cpu.load(architecture))
     model, x = build(3, n_feats=24, num_heads=3), images(40, 25)
     assert_same(CpuInference(model)(x), plain(model, x))
 
@@ -262,10 +262,10 @@ def test_narrower_vectors_give_the_same(architecture, monkeypatch):
 def fresh(monkeypatch, tmp_path):
     """An empty cache folder, and nothing remembered from earlier tests."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    cpu.library.cache_clear()
+    cpu.compiled.cache_clear()
     cpu.unavailable.cache_clear()
     yield tmp_path
-    cpu.library.cache_clear()
+    cpu.compiled.cache_clear()
     cpu.unavailable.cache_clear()
 
 
@@ -307,7 +307,7 @@ def test_a_damaged_file_in_the_cache_is_compiled_again(fresh):
 @pytest.mark.parametrize(("command", "reason"), [("gcc", "undefined symbol"), ('"g++', "no command")])
 def test_a_compiler_that_does_not_do_spoils_nothing_for_the_next(fresh, monkeypatch, command, reason):
     if command == "gcc" and (platform.system() != "Linux" or not shutil.which("gcc")):
-        pytest.skip("shows what gcc on Linux does when it links C++ without its library")
+        pytest.skip("shows what gcc on Linux does when it links C++ without what C++ needs")
     monkeypatch.setenv("CXX", command)
     assert reason in cpu.unavailable()
     monkeypatch.delenv("CXX")
