@@ -19,6 +19,7 @@ import numpy as np
 from utils import InputError, atomic_write
 
 SUFFIXES = (".png", ".webp", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+LARGEST = 178_956_970  # pixels; Pillow takes a larger image for an attack
 HEADER_THREADS = 8  # headers wait for the disk, not for the processor
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -67,7 +68,7 @@ def image_size(path) -> tuple[int, int]:
     """(height, width) in pixels from the file's header; no pixel is decoded.
 
     Raises:
-        InputError: the file is missing, its header is damaged, or it is neither 8-bit RGB nor 8-bit grey.
+        InputError: the file is missing, its header is damaged, it is neither 8-bit RGB nor 8-bit grey, or too large.
     """
     path = Path(path)
     try:
@@ -81,6 +82,8 @@ def image_size(path) -> tuple[int, int]:
         raise _damaged(path, error) from error
     if kind not in ("8-bit RGB", "8-bit grey"):
         raise InputError(f"{path}: holds {kind} pixels; convert it to an 8-bit RGB PNG")
+    if height * width > LARGEST:
+        raise InputError(f"{path}: {width}x{height} are more than {LARGEST:,} pixels; cut it into tiles")
     return height, width
 
 

@@ -34,7 +34,7 @@ def choose_backend(model: SSIU, device: torch.device, backend: str, precision: s
     Raises:
         InputError: an unknown one, or one named by the caller or by SSIU_BACKEND that cannot run this; says why.
     """
-    wanted = os.environ.get(VARIABLE) or "auto" if backend == "auto" else backend
+    wanted = (os.environ.get(VARIABLE) or "auto") if backend == "auto" else backend
     if wanted not in BACKENDS:
         raise InputError(f"backend: {wanted!r} is not one of {', '.join(BACKENDS)}")
     if precision not in PRECISIONS:

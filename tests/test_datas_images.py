@@ -126,6 +126,13 @@ def test_the_size_is_read_without_the_pixels(tmp_path):
     assert image_size(path) == (40, 50)
 
 
+def test_an_image_too_large_to_be_read_is_not_called_damaged(tmp_path):
+    (tmp_path / "wide.png").write_bytes(raw_png(np.zeros((1, 178_956_971), np.uint8), depth=8, colour=0))
+    for read in (image_size, read_rgb):
+        with pytest.raises(InputError, match=r"wide\.png: 178956971x1 are more than 178,956,970 pixels"):
+            read(tmp_path / "wide.png")
+
+
 def test_a_missing_file_is_named(tmp_path):
     assert "No such file" in message(read_rgb, tmp_path / "none.png")
 
