@@ -498,19 +498,16 @@ private:
     // `count` pixels from `start` of a row that is `width` wide.
     void depthwise(const Depthwise& conv, const float* above, const float* centre, const float* below, int width,
                    int start, int count, float* out) const {
-        for (int c = 0; c < channels; c += LANES) {
-            Vector taps[9];
-#pragma GCC unroll 9
-            for (int i = 0; i < 9; i++) taps[i] = load(conv.taps + i * channels + c);
-            const Vector bias = load(conv.bias + c);
-            for (int m = 0; m < count; m++) {
-                const long x[3] = {reflect(start + m - 1, width), start + m, reflect(start + m + 1, width)};
-                Vector sum = bias;
+        for (int m = 0; m < count; m++) {
+            const int columns[3] = {reflect(start + m - 1, width), start + m, reflect(start + m + 1, width)};
+            for (int c = 0; c < channels; c += LANES) {
+                const float* taps = conv.taps + c;
+                Vector sum = load(conv.bias + c);
 #pragma GCC unroll 3
-                for (int i = 0; i < 3; i++) {
-                    const long at = x[i] * channels + c;
-                    sum += load(above + at) * taps[i] + load(centre + at) * taps[3 + i];
-                    sum += load(below + at) * taps[6 + i];
+                for (int i = 0; i < 3; i++, taps += channels) {
+                    const long at = long(columns[i]) * channels + c;
+                    sum += load(above + at) * load(taps) + load(centre + at) * load(taps + 3 * channels);
+                    sum += load(below + at) * load(taps + 6 * channels);
                 }
                 store(out + m * channels + c, sum);
             }
