@@ -157,15 +157,16 @@ def load_config(path, overrides: list[str] = ()) -> Config:
     Raises:
         InputError: no such file, not YAML, an unknown, missing or repeated key, a wrong type or value.
     """
-    values = {**read_yaml(path), **parse_overrides(overrides)}
+    named = parse_overrides(overrides)
+    values = {**read_yaml(path), **named}
     unknown = [key for key in values if key not in FIELDS]
     if unknown:
         raise InputError(f"{path}: unknown config key '{unknown[0]}'{did_you_mean(unknown[0], FIELDS)}")
     missing = [f.name for f in FIELDS.values() if f.default is dataclasses.MISSING and f.name not in values]
     if missing:
         raise InputError(f"{path}: config key '{missing[0]}' is missing; add it (configs/ has complete examples)")
-    sources = {**dict.fromkeys(values, path), **dict.fromkeys(parse_overrides(overrides), "--set")}
-    converted = {k: convert(f"{sources[k]}: config key '{k}'", value, TYPES[k]) for k, value in values.items()}
+    sources = {key: "--set" if key in named else path for key in values}
+    converted = {key: convert(f"{sources[key]}: config key '{key}'", values[key], TYPES[key]) for key in values}
     try:
         return Config(**converted)
     except InputError as error:

@@ -378,7 +378,8 @@ def restore(step: TrainStep, folder: Path, config: Config, data: TrainSet) -> Po
         InputError: there is none, it does not fit the config, or the images are not those that the run has seen.
     """
     path, content = load_run(folder, say=lambda line: print(line, file=sys.stderr))
-    before, now = content.get("data", data.fingerprint()), data.fingerprint()
+    now = data.fingerprint()
+    before = content.get("data", now)
     chosen = yaml.safe_load(content["config"])
     same_choice = [chosen["training_dataset"], chosen["data"]] == [config.training_dataset, list(config.data)]
     if before != now and same_choice:

@@ -265,10 +265,26 @@ struct Ring {
     float* row(int i) const { return rows.row(i % held); }
 };
 
+// Linear interpolation of a line of `size` numbers to `out_size`, by PyTorch's rules.
+struct Interpolation {
+    std::vector<int> first, second;
+    std::vector<float> weight;  // of the second
+    Interpolation(int size, int out_size, bool align_corners) {
+        const float corners = float(size - 1) / float(out_size - 1), centres = float(double(size) / out_size);
+        for (int i = 0; i < out_size; i++) {
+            const float at = align_corners ? corners * float(i) : std::max((float(i) + 0.5f) * centres - 0.5f, 0.0f);
+            first.push_back(std::min(int(at), size - 1));
+            second.push_back(std::min(first[i] + 1, size - 1));
+            weight.push_back(at - float(first[i]));
+        }
+    }
+};
+
 // The maps that threads share. One stage reads v, b and writes the next ones: they take turns in two maps each.
 struct Maps {
     Map y, v[2], b[2], experts[3];
     Map queries, keys_values, attended;  // of the halved map; keys and values with a frame of zeros
+    Interpolation upsample_rows, upsample_columns, skip_rows, skip_columns;  // ESAM's and the bilinear skip's
     Maps(Arena& arena, const Sizes& s)
         : y(arena, s.height, long(s.width) * s.channels),
           v{{arena, s.height, y.row_size}, {arena, s.height, y.row_size}},
@@ -278,7 +294,11 @@ struct Maps {
                   {arena, s.height, y.row_size}},
           queries(arena, s.has_esam ? s.height / 2 : 0, y.row_size / 2),
           keys_values(arena, s.has_esam ? s.height / 2 + 2 : 0, (s.width / 2 + 2) * 2L * s.channels),
-          attended(arena, s.has_esam ? s.height / 2 : 0, y.row_size / 2) {}
+          attended(arena, s.has_esam ? s.height / 2 : 0, y.row_size / 2),
+          upsample_rows(s.height / 2, s.height, true),
+          upsample_columns(s.width / 2, s.width, true),
+          skip_rows(s.height, s.height * s.scale, false),
+          skip_columns(s.width, s.width * s.scale, false) {}
 
     void clear_frame(const Sizes& s) const {
         const long pixel = 2L * s.channels, last = s.height / 2 + 1;
@@ -288,21 +308,6 @@ struct Maps {
             if (row == 0 || row == last) std::fill_n(line, keys_values.row_size, 0.0f);
             std::fill_n(line, pixel, 0.0f);
             std::fill_n(line + keys_values.row_size - pixel, pixel, 0.0f);
-        }
-    }
-};
-
-// Linear interpolation of a line of `size` numbers to `out_size`, by PyTorch's rules.
-struct Interpolation {
-    std::vector<int> first, second;
-    std::vector<float> weight;  // of the second
-    Interpolation(int size, int out_size, bool align_corners, float factor) {
-        for (int i = 0; i < out_size; i++) {
-            const float ends = out_size > 1 ? float(size - 1) / float(out_size - 1) * float(i) : 0.0f;
-            const float at = align_corners ? ends : std::max((float(i) + 0.5f) * float(1.0 / factor) - 0.5f, 0.0f);
-            first.push_back(std::min(int(at), size - 1));
-            second.push_back(std::min(first[i] + 1, size - 1));
-            weight.push_back(at - float(first[i]));
         }
     }
 };
@@ -338,9 +343,6 @@ public:
     Worker(Arena& arena, const Sizes& sizes, const Weights& weights, const Maps& maps, int index)
         : size(sizes), weights(weights), maps(maps), index(index), channels(sizes.channels),
           half_height(sizes.height / 2), half_width(sizes.width / 2),
-          upsample_rows(half_height, size.height, true, 2), upsample_columns(half_width, size.width, true, 2),
-          skip_rows(size.height, size.height * size.scale, false, float(size.scale)),
-          skip_columns(size.width, size.width * size.scale, false, float(size.scale)),
           a(arena, 1, row_size()), x_1(arena, 2, row_size()), x_3(arena, 2, row_size()), x_4(arena, 2, row_size()),
           u_1(arena, 3, row_size()), u_2(arena, 3, row_size()), u_3(arena, 3, row_size()), u_4(arena, 3, row_size()),
           upsampled(arena, 2, row_size()), half_row(arena, 1, row_size() / 2),
@@ -350,7 +352,7 @@ public:
           queries(arena.take(QUERIES * channels)), scores(arena.take(KEYS * QUERIES)),
           tap_lines(arena, size.scale + 2, long(size.width) * size.scale * TAPS + 2 * LANES),
           tap_sums(arena.take((long(size.width) * size.scale + 2) * LANES_OF_SUMS)),
-          skip(arena.take(3L * size.width)) {}
+          skip(arena.take(size.width)) {}
 
     // The forward pass of one image, x (3, H, W) -> out (3, out_height, out_width); every worker calls it.
     void run(const float* x, float* out, Meeting& meeting) {
@@ -582,9 +584,9 @@ private:
             for (long i = 0; i < row_size(); i += LANES) store(out + i, load(from_v + i) - load(from_b + i));
             return;
         }
-        const float* first = upsampled_row(stage.s3[0], upsample_rows.first[row]);
-        const float* second = upsampled_row(stage.s3[0], upsample_rows.second[row]);
-        const float weight = upsample_rows.weight[row];
+        const float* first = upsampled_row(stage.s3[0], maps.upsample_rows.first[row]);
+        const float* second = upsampled_row(stage.s3[0], maps.upsample_rows.second[row]);
+        const float weight = maps.upsample_rows.weight[row];
         for (long i = 0; i < row_size(); i += LANES) {
             const Vector esam = load(first + i) * (1 - weight) + load(second + i) * weight;
             store(out + i, esam + load(from_v + i) - load(from_b + i));
@@ -601,9 +603,9 @@ private:
         depthwise(esam.depthwise, o.row(reflect(row - 1, half_height)), o.row(row),
                   o.row(reflect(row + 1, half_height)), half_width, 0, half_width, line);
         for (int x = 0; x < size.width; x++) {
-            const float *first = line + long(upsample_columns.first[x]) * channels,
-                        *second = line + long(upsample_columns.second[x]) * channels;
-            const float weight = upsample_columns.weight[x];
+            const float *first = line + long(maps.upsample_columns.first[x]) * channels,
+                        *second = line + long(maps.upsample_columns.second[x]) * channels;
+            const float weight = maps.upsample_columns.weight[x];
             for (int c = 0; c < channels; c += LANES)
                 store(out + long(x) * channels + c, load(first + c) * (1 - weight) + load(second + c) * weight);
         }
@@ -643,7 +645,8 @@ private:
         for (int row = std::max(lo - 1, 0); row < std::min(hi + 1, seen); row++) {
             const int from = row < lo ? s - 1 : 0, to = row >= hi ? 1 : s;
             in_segments(size.width, [&](int start, int count) {
-                float* f = keys;  // KEYS * C is more than a segment
+                static_assert(SEGMENT <= KEYS);
+                float* f = keys;
                 select(row, start, count, f);
                 subpixels(f, 0, 1, 0, 0, row, start, count, from, to);
             });
@@ -690,16 +693,16 @@ private:
         std::copy_n(sums + LANES_OF_SUMS, 9, sums - LANES_OF_SUMS);
         std::copy_n(sums + (wide - 2L) * LANES_OF_SUMS, 9, sums + long(wide) * LANES_OF_SUMS);
         for (int colour = 0; colour < 3; colour++) {
-            const float* first = x + (long(colour) * size.height + skip_rows.first[row]) * size.width;
-            const float* second = x + (long(colour) * size.height + skip_rows.second[row]) * size.width;
-            const float weight = skip_rows.weight[row], bias = weights.taps_bias[colour];
+            const float* first = x + (long(colour) * size.height + maps.skip_rows.first[row]) * size.width;
+            const float* second = x + (long(colour) * size.height + maps.skip_rows.second[row]) * size.width;
+            const float weight = maps.skip_rows.weight[row], bias = weights.taps_bias[colour];
             for (int i = 0; i < size.width; i++) skip[i] = first[i] * (1 - weight) + second[i] * weight;
             float* line = out + (long(colour) * size.out_height + row) * size.out_width;
             for (int i = 0; i < size.out_width; i++) {
                 const float* sum = sums + long(i) * LANES_OF_SUMS + colour;
-                const float across = skip_columns.weight[i];
+                const float across = maps.skip_columns.weight[i];
                 const float bilinear =
-                    skip[skip_columns.first[i]] * (1 - across) + skip[skip_columns.second[i]] * across;
+                    skip[maps.skip_columns.first[i]] * (1 - across) + skip[maps.skip_columns.second[i]] * across;
                 line[i] = sum[-LANES_OF_SUMS] + sum[3] + sum[LANES_OF_SUMS + 6] + bias + bilinear;
             }
         }
@@ -711,7 +714,6 @@ private:
     const Weights& weights;
     const Maps& maps;
     const int index, channels, half_height, half_width;
-    const Interpolation upsample_rows, upsample_columns, skip_rows, skip_columns;
     Ring a, x_1, x_3, x_4, u_1, u_2, u_3, u_4;  // rows of a, and of each MSGM's x and W_a x
     Ring upsampled, half_row;
     int at_half_row[2];

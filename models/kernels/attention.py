@@ -25,7 +25,7 @@ from torch import Tensor
 
 from ..ssiu import BLOCK, ESAM, HALO
 from . import PRECISIONS, common
-from .common import TILE_PIXELS, check_map, program_pixels
+from .common import OFFLINE_KINDS, TILE_PIXELS, check_map, program_pixels
 from .upsample import depthwise_upsample, depthwise_upsample_backward
 
 WINDOW = BLOCK + 2 * HALO  # 10
@@ -286,7 +286,7 @@ def esam(module: ESAM, v: Tensor, precision: str) -> Tensor:
 
 def _offline_cases() -> list:
     cases = []
-    for dtype, dot, size in (("bf16", "ieee", 2), *(("fp32", dot, 4) for dot in ("tf32", "tf32x3", "ieee"))):
+    for dtype, dot, size in OFFLINE_KINDS:
         types = dict.fromkeys(("v", "qkv", "o", "do", "dq", "dwindow", "dout", "dv"), f"*{dtype}")
         types |= dict.fromkeys(("weight", "rel_h", "rel_w", "part"), "*fp32")
         types |= dict.fromkeys(("W", "h", "w", "tiles"), "i32")

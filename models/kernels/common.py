@@ -35,6 +35,9 @@ def gelu_with_grad(x):
 # rows and columns of its operands in registers: with 32 pixels most kernels would spill.
 TILE_PIXELS = {2: 64, 4: 16}
 
+# What is compiled offline: type of the maps, how products are computed, bytes of a number.
+OFFLINE_KINDS = (("bf16", "ieee", 2), ("fp32", "tf32", 4), ("fp32", "tf32x3", 4), ("fp32", "ieee", 4))
+
 
 def program_pixels(x: Tensor) -> int:
     """Pixels of a program that multiplies tiles of x; the interpreter has no registers and likes few programs."""

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from ..ssiu import MoEFS
 from . import PRECISIONS, common
-from .common import TILE_PIXELS, check_map, gelu, gelu_with_grad, program_pixels, reflect
+from .common import OFFLINE_KINDS, TILE_PIXELS, check_map, gelu, gelu_with_grad, program_pixels, reflect
 
 TAPS = 27  # 9 taps x RGB, in tiles of 32; number k belongs to colour k // 9 and tap k % 9
 FULL_PIXELS = 32  # at most, in the kernels that hold many tiles at once
@@ -410,7 +410,7 @@ def _offline_cases() -> list:
     names = ("e_a", "e_b", "e_c", "y", "de_a", "de_b", "de_c", "ds_a", "ds_b", "ds_c", "o")
     names += ("f", "taps", "df", "a", "a_1", "dz", "dz_1", "dz_2", "w_1", "w_2")
     cases = []
-    for dtype, dot, size in (("bf16", "ieee", 2), *(("fp32", dot, 4) for dot in ("tf32", "tf32x3", "ieee"))):
+    for dtype, dot, size in OFFLINE_KINDS:
         maps = dict.fromkeys(names, f"*{dtype}")
         maps |= dict.fromkeys(("b_1", "b_2", "w_t", "part", "bias", "image"), "*fp32")
         maps |= dict.fromkeys(("H", "W", "N", "tiles"), "i32") | {"step": "fp32"}
