@@ -10,10 +10,13 @@ This file is the definition of the network, written to be read and to be differe
 (`models/cpu.py`, `models/kernels/`) are checked against it.
 """
 
+from contextlib import nullcontext
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 SCALES = (2, 3, 4)
 MSGMS = ("s1", "s2", "s4", "ffn")  # checkpoint names of MSGM_1 .. MSGM_4
@@ -40,6 +43,15 @@ def convolve(x: Tensor, conv: nn.Module) -> Tensor:
     place of 2.7 ms for 64 channels of 192x320).
     """
     return conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
+def attention_kernels(x: Tensor):
+    """Which of PyTorch's attention kernels may run on x: all, but on a CPU in training the plain products alone.
+
+    The backward pass of the CPU's fused kernel takes a fifth of a training step for windows as small as these.
+    """
+    slow = x.device.type == "cpu" and torch.is_grad_enabled()
+    return sdpa_kernel(SDPBackend.MATH) if slow else nullcontext()
 
 
 def reflect_conv3x3(in_channels: int, out_channels: int, groups: int = 1) -> nn.Conv2d:
@@ -108,7 +120,8 @@ class ESAM(nn.Module):
         k, v = rearrange(windows, "b i j (t n d) p q -> t (b i j) n p q d", t=2, n=self.heads)
         rel = torch.cat([self.rel_h.expand(-1, -1, window, -1), self.rel_w.expand(-1, window, -1, -1)], dim=-1)
         k = k + rel.to(k.dtype)  # (1, 10, 10, d): rows in the first half of a head's channels, columns in the second
-        o = F.scaled_dot_product_attention(q, k.flatten(2, 3), v.flatten(2, 3))
+        with attention_kernels(u):
+            o = F.scaled_dot_product_attention(q, k.flatten(2, 3), v.flatten(2, 3))
         grid = {"b": batch, "i": height // BLOCK, "j": width // BLOCK, "p": BLOCK, "q": BLOCK}
         return rearrange(o, "(b i j) n (p q) d -> b (i p) (j q) (n d)", **grid)
 
