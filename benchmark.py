@@ -5,7 +5,7 @@
     python benchmark.py training --batch 40                     one step: crops on the device to updated weights
     python benchmark.py data --config configs/SSUFSR_light_x4.yml --set data_path=./data
 
-The reference is tests/literal.py, a transcription of the network's equations (unfold, einsum, hand-written LayerNorm).
+The reference is models/literal.py, a transcription of the network's equations (unfold, einsum, hand-written LayerNorm).
 Paths take turns, so that a busy machine slows all of them; the first rounds are not counted. Given are the median and
 the 95th percentile of the rounds, the ratio of medians to the reference, the peak of memory in a path's first call
 above what was held before (on a CPU the growth of resident memory, which misses what earlier paths left free), and two
@@ -28,13 +28,13 @@ from torch import Tensor, nn
 from config import Config, load_config
 from datas import ResidentTrainSet
 from datas.sample import make_sample
-from devices import device_name, pick_device
-from models import create_model, inference, matmul_precision, training_network
-from profile_model import profile
-from report import versions, write_json
-from step import GraphedStep, TrainStep
-from tests.literal import LiteralSSIU
-from trainer import open_batches, open_data
+from evaluation.report import versions, write_json
+from models import ModelError, create_model, inference, matmul_precision, training_network
+from models.devices import device_name, pick_device
+from models.literal import LiteralSSIU
+from tools.profile_model import profile
+from training.loop import open_batches, open_data
+from training.step import GraphedStep, TrainStep
 from utils import InputError, run_command
 
 ROOT = Path(__file__).parent
@@ -196,7 +196,7 @@ def candidates(model: nn.Module, device: torch.device, training: bool) -> list[t
     for backend, precision in wanted:
         try:
             choose(model, device, backend, precision)
-        except InputError as error:
+        except ModelError as error:
             print(f"left out: {error}")
         else:
             possible.append((backend, precision))
@@ -368,4 +368,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_command(main, ModelError)

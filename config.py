@@ -53,7 +53,7 @@ class Config:
     lr: float  # AdamW's initial learning rate; 1e-3
     warmup_epochs: int = 0  # epochs of linear warm-up before the cosine
     eta_min: float  # learning rate at the end of the cosine; 1e-6
-    schedule: str = "epoch"  # 'epoch': stepped once an epoch (paper); 'progress': every iteration, see trainer.py
+    schedule: str = "epoch"  # 'epoch': stepped once an epoch (paper); 'progress': every iteration, see loop.py
     decays: tuple[int, ...] = ()  # of an older step schedule in published files; the cosine does not use it
     gamma: float = 0.5  # likewise
     lambda_l1: float  # weight of L1; 1.0
@@ -69,7 +69,7 @@ class Config:
     max_minutes: float = 0.0  # stop (and save) after this many minutes of training; 0: no limit
 
     # --- the same numbers, faster ---
-    backend: str = "auto"  # 'plain', 'cpu' or 'triton'; 'auto' takes the fastest that fits, see models/paths.py
+    backend: str = "auto"  # 'plain', 'cpu' or 'triton'; 'auto' takes the fastest that fits, see models/backends.py
     cuda_graph: bool = False  # record the training step once and replay it (one GPU)
     data_on_gpu: bool = False  # hold the training images on the GPU and crop there
 

@@ -13,13 +13,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from checkpoints import SHIPPED, load_weights, shipped_weights
 from config import load_config, read_yaml
 from datas import BenchmarkSet
-from devices import device_name, pick_device
-from evaluator import evaluate_set, self_ensemble
-from models import create_model, inference
-from report import as_json, table, write_csv, write_json, write_model_card
+from evaluation.evaluator import evaluate_set, self_ensemble
+from evaluation.report import as_json, table, write_csv, write_json, write_model_card
+from models import ModelError, create_model, inference
+from models.devices import device_name, pick_device
+from models.weights import SHIPPED, load_weights, shipped_weights
 from utils import InputError, make_folder, run_command
 
 
@@ -72,4 +72,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_command(main, ModelError)

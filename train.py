@@ -12,9 +12,10 @@ import argparse
 import time
 from pathlib import Path
 
-from checkpoints import run_checkpoints
 from config import Config, differences, load_config, parse_overrides
-from trainer import open_data, source_lines, train
+from models import ModelError
+from training.checkpoints import run_checkpoints
+from training.loop import open_data, source_lines, train
 from utils import InputError, run_command
 
 
@@ -69,4 +70,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_command(main, ModelError)

@@ -18,11 +18,14 @@ class InputError(ValueError):
     """
 
 
-def run_command(main) -> None:
-    """Run a script's `main()`: an InputError becomes one line on stderr and exit code 2, Ctrl-C code 130."""
+def run_command(main, *errors: type[Exception]) -> None:
+    """Run a script's `main()`: an InputError, or one of `errors`, becomes one line on stderr and exit code 2.
+
+    Ctrl-C ends with exit code 130.
+    """
     try:
         sys.exit(main())
-    except InputError as error:
+    except (InputError, *errors) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:

@@ -1,8 +1,9 @@
 """The network. `create_model(args)` builds it; `inference` and `training_network` pick the fastest way to run it."""
 
-from models.paths import BACKENDS, choose_backend, inference, training_network
-from models.precision import PRECISIONS, autocast, matmul_precision
-from models.ssiu import ESAM, MSGM, SSIU, MoEFS, SSReM, check_architecture
+from .backends import BACKENDS, choose_backend, inference, training_network
+from .errors import ModelError
+from .precision import PRECISIONS, autocast, matmul_precision
+from .ssiu import ESAM, MSGM, SSIU, MoEFS, SSReM, check_architecture
 
 __all__ = [
     "BACKENDS",
@@ -11,6 +12,7 @@ __all__ = [
     "PRECISIONS",
     "SSIU",
     "MoEFS",
+    "ModelError",
     "SSReM",
     "autocast",
     "check_architecture",

@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.ssiu import BLOCK, ESAM, HALO, MSGM, SSIU, SSReM, reflect_pad
+from .ssiu import BLOCK, ESAM, HALO, MSGM, SSIU, SSReM, reflect_pad
 
 SOURCE = Path(__file__).with_suffix(".cpp")
 FLAGS = ("-O3", "-std=c++17", "-ffp-contract=fast", "-fno-math-errno", "-shared", "-fPIC", "-pthread")

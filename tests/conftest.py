@@ -2,20 +2,17 @@
 
 import itertools
 import os
-import sys
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from helpers import SHARED, TINY
 
-import trainer
 from datas import downscale, lr_folder, upscale, write_png
-
-ROOT = Path(__file__).resolve().parents[1]
-SHARED = ROOT.parent / "shared"
-sys.path.insert(0, str(ROOT / "tests"))  # tests import their slow twins (literal.py) by name
+from training import loop
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # kernels run in Triton's interpreter; set before they are defined
@@ -27,15 +24,6 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"{SHARED} is absent: real benchmark images are not part of the project")
     return SHARED
-
-
-TINY = {
-    "model": "SSUFSR", "scale": 2, "n_feats": 8, "num_heads": 4, "n_blocks": 3,
-    "data_path": "", "training_dataset": "sample", "patch_size": 24, "batch_size": 4, "data_repeat": 4,
-    "data_augment": True, "threads": 0, "epochs": 2, "lr": 1e-3, "eta_min": 1e-6, "lambda_l1": 1.0, "lambda_fft": 0.01,
-    "eval_sets": ["Sample"], "log_every": 3, "test_every": 2, "seed": 5,
-    "gpu_ids": [],
-}  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -70,4 +58,12 @@ def tiny_config(tiny_data, tmp_path):
 def steady_clock(monkeypatch):
     """A clock by which every step of training takes half a second (it is read twice a step), on any machine."""
     readings = itertools.count()
-    monkeypatch.setattr(trainer.time, "perf_counter", lambda: next(readings) / 2)
+    monkeypatch.setattr(loop.time, "perf_counter", lambda: next(readings) / 2)
+
+
+@pytest.fixture(autouse=True)
+def keep_signal_handlers():
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)

@@ -2,7 +2,7 @@
 
 import pytest
 import yaml
-from conftest import ROOT, TINY
+from helpers import ROOT, TINY
 
 from config import FIELDS, differences, load_config
 from utils import InputError

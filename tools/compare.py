@@ -14,7 +14,7 @@ import numpy as np
 
 from config import load_config
 from datas import BenchmarkSet, read_rgb, write_png
-from run_log import comparison
+from evaluation.pictures import side_by_side
 from utils import InputError, run_command
 
 TITLES = ("LR", "bicubic", "SSIU", "HR")
@@ -35,7 +35,7 @@ def row(pair, sr: np.ndarray, scale: int, side: int) -> np.ndarray:
     lr = pair.lr[top : top + side, left : left + side]
     height, width = (scale * length for length in lr.shape[:2])
     window = np.s_[scale * top : scale * top + height, scale * left : scale * left + width]
-    return comparison(lr, sr[window], pair.hr[window], scale)
+    return side_by_side(lr, sr[window], pair.hr[window], scale)
 
 
 def main() -> None:

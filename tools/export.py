@@ -11,7 +11,8 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
-from checkpoints import detect_scale, read_weights
+from models import ModelError
+from models.weights import detect_scale, read_weights
 from utils import InputError, atomic_write, run_command
 
 
@@ -45,4 +46,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_command(main, ModelError)

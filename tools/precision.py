@@ -8,13 +8,13 @@ same set in float32 on the plain path.
 
 import argparse
 
-from checkpoints import SHIPPED, load_weights, shipped_weights
 from config import load_config
 from datas import BenchmarkSet
-from devices import device_name, pick_device
-from evaluator import evaluate_set
-from models import PRECISIONS, create_model, inference
-from utils import InputError, run_command
+from evaluation.evaluator import evaluate_set
+from models import PRECISIONS, ModelError, create_model, inference
+from models.devices import device_name, pick_device
+from models.weights import SHIPPED, load_weights, shipped_weights
+from utils import run_command
 
 
 def main() -> None:
@@ -34,7 +34,7 @@ def main() -> None:
         for precision in PRECISIONS:
             try:
                 networks[f"{backend} {precision}"] = inference(model, device, backend, precision)[0]
-            except InputError as error:
+            except ModelError as error:
                 left_out.append(f"{backend} {precision}: {error}")
     print(f"x{config.scale} on {device_name(device)}\n")
     print("| set | path | PSNR | against plain float32 |\n| --- | --- | --- | --- |")
@@ -48,4 +48,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_command(main, ModelError)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from config import Config, load_config
-from report import PAPER
+from evaluation.report import PAPER
 from utils import InputError, atomic_write, run_command
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 
 from datas import list_images, read_rgb
-from evaluator import PROTOCOLS
-from metrics import Scores, mean_scores
+from evaluation.evaluator import PROTOCOLS
+from evaluation.metrics import Scores, mean_scores
 from utils import InputError, run_command
 
 

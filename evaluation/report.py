@@ -1,0 +1,155 @@
+"""What an evaluation leaves behind: the printed table, the per-image CSV, the JSON and the model card."""
+
+import csv
+import dataclasses
+import io
+import json
+import platform
+import shlex
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+from config import Config
+from evaluation.evaluator import PROTOCOLS, SetResult
+from evaluation.metrics import Scores, rounded_like_the_paper
+from models.weights import file_hash
+from utils import atomic_write
+
+# The paper's table for SSIU trained on DF2K: PSNR / SSIM under the `official` protocol, rounded upwards.
+PAPER = {
+    2: {
+        "Set5": Scores(38.31, 0.9632),
+        "Set14": Scores(34.20, 0.9255),
+        "B100": Scores(32.43, 0.9043),
+        "Urban100": Scores(33.25, 0.9393),
+        "Manga109": Scores(39.64, 0.9822),
+    },
+    3: {
+        "Set5": Scores(34.79, 0.9323),
+        "Set14": Scores(30.71, 0.8523),
+        "B100": Scores(29.35, 0.8138),
+        "Urban100": Scores(29.08, 0.8718),
+        "Manga109": Scores(34.73, 0.9547),
+    },
+    4: {
+        "Set5": Scores(32.64, 0.9032),
+        "Set14": Scores(28.96, 0.7939),
+        "B100": Scores(27.82, 0.7472),
+        "Urban100": Scores(26.83, 0.8098),
+        "Manga109": Scores(31.60, 0.9242),
+    },
+}
+LEGEND = (
+    "PSNR (dB) / SSIM on Y. standard: uint8 SR, float64 Y. official: the paper's protocol, its means rounded upwards\n"
+    "as the paper prints them; 'paper' and the difference compare with those. bicubic: standard protocol."
+)
+
+
+def table(results: list[SetResult], scale: int) -> str:
+    """The results as a Markdown table, one row per set; sets without HR have a time only."""
+    header = ["set", "images", "standard", "official", f"paper x{scale}", "official - paper", "bicubic", "ms / image"]
+    rows = [header, ["---"] * len(header), *(_row(result, scale) for result in results)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
+    lines = (" | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(f"| {line} |" for line in lines) + f"\n\n{LEGEND}"
+
+
+def _row(result: SetResult, scale: int) -> list[str]:
+    paper = PAPER[scale].get(result.name)
+    cells = [""] * 5
+    if _scored(result):
+        standard, official = (result.mean(protocol) for protocol in PROTOCOLS)
+        rounded = rounded_like_the_paper(official)
+        cells[:2] = f"{standard.psnr:.3f} / {standard.ssim:.4f}", f"{rounded.psnr:.2f} / {rounded.ssim:.4f}"
+        if paper:
+            cells[2] = f"{paper.psnr:.2f} / {paper.ssim:.4f}"
+            cells[3] = f"{rounded.psnr - paper.psnr:+.2f} / {rounded.ssim - paper.ssim:+.4f}"
+        if result.images[0].bicubic:
+            bicubic = result.mean("standard", bicubic=True)
+            cells[4] = f"{bicubic.psnr:.3f} / {bicubic.ssim:.4f}"
+    return [result.name, str(len(result.images)), *cells, f"{1000 * result.seconds:.0f}"]
+
+
+def as_json(results: list[SetResult], config: Config, weights: Path, device: str, ensemble: bool) -> dict:
+    """Everything needed to tell what was measured, with what: unrounded means and every image."""
+    return {
+        "config": dataclasses.asdict(config),
+        "weights": {"file": str(weights), "sha256": file_hash(weights)},
+        "device": device,
+        "versions": versions(),
+        "self_ensemble": ensemble,
+        "sets": {result.name: _set_as_json(result) for result in results},
+    }
+
+
+def _set_as_json(result: SetResult) -> dict:
+    images = {
+        image.name: {
+            **{protocol: scores._asdict() for protocol, scores in image.scores.items()},
+            **({"bicubic": {p: s._asdict() for p, s in image.bicubic.items()}} if image.bicubic else {}),
+            "seconds": image.seconds,
+        }
+        for image in result.images
+    }
+    means = {}
+    if _scored(result):
+        means = {protocol: result.mean(protocol)._asdict() for protocol in PROTOCOLS}
+        if result.images[0].bicubic:
+            means["bicubic"] = {protocol: result.mean(protocol, bicubic=True)._asdict() for protocol in PROTOCOLS}
+    return {**means, "seconds_per_image": result.seconds, "images": images}
+
+
+def write_json(path, content: dict) -> None:
+    atomic_write(path, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def write_csv(path, results: list[SetResult]) -> None:
+    """One line per image: set, image, the scores of both protocols and of bicubic, seconds."""
+    columns = [f"{protocol}_{metric}" for protocol in PROTOCOLS for metric in Scores._fields]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["set", "image", *columns, *(f"bicubic_{column}" for column in columns), "seconds"])
+    for result in results:
+        for image in result.images:
+            values = [_cells(image.scores), _cells(image.bicubic)]
+            writer.writerow([result.name, image.name, *values[0], *values[1], f"{image.seconds:.6f}"])
+    atomic_write(path, text.getvalue().encode())
+
+
+def _cells(scores: dict[str, Scores]) -> list:
+    return [value for protocol in PROTOCOLS for value in scores.get(protocol, ("", ""))]
+
+
+def _scored(result: SetResult) -> bool:
+    return bool(result.images[0].scores)
+
+
+def versions() -> dict[str, str]:
+    """Versions that can change a figure, the project's own commit among them ('unknown' outside a git checkout)."""
+    packages = ("torch", "numpy", "pytorch-msssim", "opencv-python-headless")
+    found = {package: version(package) for package in packages}
+    return {"commit": commit(), "python": platform.python_version(), **found}
+
+
+def commit() -> str:
+    """Short hash of the project's commit, with '+' where files differ from it."""
+    command = ["git", "-C", str(Path(__file__).parents[1]), "describe", "--always", "--abbrev=9", "--dirty=+"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def write_model_card(weights: Path, facts: dict, printed_table: str, summary: dict) -> Path:
+    """WEIGHTS.md from the facts of WEIGHTS.yml (how they were made, written by hand) and what was just measured."""
+    lines = [f"# {Path(weights).name}", ""]
+    lines += [f"- **{key}**: {value}" for key, value in facts.items()]
+    lines += [f"- **sha256**: `{summary['weights']['sha256']}`", "", "## Scores", ""]
+    lines += [f"As printed by `{shlex.join(['python', 'test.py', *sys.argv[1:]])}`", ""]
+    measured = ", ".join(f"{package} {number}" for package, number in summary["versions"].items())
+    lines += [printed_table, "", f"Measured on {summary['device']}; {measured}.", ""]
+    card = Path(weights).with_suffix(".md")
+    atomic_write(card, "\n".join(lines).encode())
+    return card

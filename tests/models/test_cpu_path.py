@@ -1,0 +1,327 @@
+"""The CPU path against the plain one: scales, sizes and bands, no parameter at its default; and its compilation."""
+
+import ctypes
+import math
+import platform
+import shutil
+import subprocess
+import sys
+import threading
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from models import ModelError, cpu, create_model, inference
+from models.cpu import CpuInference, unsupported
+from models.literal import LiteralSSIU
+
+CPU = torch.device("cpu")
+pytestmark = pytest.mark.skipif(cpu.unavailable() is not None, reason=f"models/cpu.cpp: {cpu.unavailable()}")
+
+
+def build(scale=2, n_feats=64, num_heads=4, n_blocks=3, **more):
+    """A network with all parameters perturbed (LayerNorm, biases and rel too) and a tail loud enough to be heard."""
+    torch.manual_seed(0)
+    names = {"scale": scale, "n_feats": n_feats, "num_heads": num_heads, "n_blocks": n_blocks, **more}
+    model = create_model(SimpleNamespace(**names)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.05 * torch.randn_like(parameter)
+        model.tail[-1].weight *= 10
+    return model
+
+
+def images(*size, batch=1, seed=1):
+    return torch.rand(batch, 3, *size, generator=torch.Generator().manual_seed(seed))
+
+
+def plain(model, x):
+    """The truth, on one thread: operations this small take seconds in two on a machine that is busy otherwise."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with torch.no_grad():
+        out = model(x)
+    torch.set_num_threads(threads)
+    return out
+
+
+def assert_same(actual, expected):
+    assert actual.shape == expected.shape
+    torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Where a test does not ask for two (see `plain`)."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def two_bands():
+    torch.set_num_threads(2)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@pytest.mark.parametrize("size", [(1, 1), (1, 40), (9, 8), (17, 33), (70, 20)], ids=str)
+def test_any_size_gives_the_plain_output(scale, size):
+    model, x = build(scale), images(*size)
+    assert_same(CpuInference(model)(x), plain(model, x))
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@pytest.mark.parametrize(("height", "threads"), [(1, 2), (16, 2), (33, 2), (47, 3), (70, 8)])
+def test_bands_leave_no_seam_not_even_in_the_last_bit(scale, height, threads):
+    model, x = build(scale), images(height, 20)
+    alone = CpuInference(model)(x)
+    torch.set_num_threads(threads)
+    assert torch.equal(CpuInference(model)(x), alone)
+    assert_same(alone, plain(model, x))
+
+
+def test_far_columns_are_interpolated_where_pytorch_does():
+    """x3: the bilinear skip's positions are not binary numbers, and 1,000 pixels out their rounding is seen."""
+    model, x = build(3, n_feats=16), images(16, 1100)
+    torch.testing.assert_close(CpuInference(model)(x), plain(model, x), atol=4e-6, rtol=2e-6)
+
+
+def test_output_agrees_with_the_literal_transcription():
+    torch.set_num_threads(2)
+    model, x = build(4), images(80, 130)
+    assert_same(CpuInference(model)(x), plain(LiteralSSIU(model.state_dict(), 4), x))
+
+
+def test_a_batch_is_its_images(two_bands):
+    model, x = build(3), images(64, 24, batch=3)
+    out = CpuInference(model)(x)
+    assert_same(out, plain(model, x))
+    assert torch.equal(out[1:2], CpuInference(model)(x[1:2]))
+
+
+@pytest.mark.parametrize(("n_feats", "heads", "blocks"), [(8, 4, 3), (24, 3, 6), (20, 2, 3)])
+def test_other_widths_heads_and_depths(n_feats, heads, blocks, two_bands):
+    model, x = build(2, n_feats, heads, blocks), images(65, 20)
+    assert_same(CpuInference(model)(x), plain(model, x))
+
+
+@pytest.mark.parametrize(
+    "ablation",
+    [{"use_esam": False}, {"use_moe": False}, {"msgm_depthwise": (1, 4)}, {"msgm_depthwise": ()}],
+    ids=str,
+)
+def test_ablations(ablation, two_bands):
+    model, x = build(2, **ablation), images(65, 20)
+    assert_same(CpuInference(model)(x), plain(model, x))
+
+
+def test_changed_weights_are_seen(two_bands):
+    model, x = build(2), images(64, 20)
+    fast = CpuInference(model)
+    before = fast(x)
+    with torch.no_grad():
+        model.body[1].s1.project_out.bias += 1.0
+    assert_same(fast(x), plain(model, x))
+    assert not torch.allclose(fast(x), before, atol=1e-3)
+    model.load_state_dict(build(2, msgm_depthwise=(1, 2, 3, 4), n_blocks=3).state_dict())
+    assert_same(fast(x), before)
+
+
+def test_memory_serves_inputs_of_any_size_in_any_order(two_bands):
+    model = build(2)
+    fast = CpuInference(model)
+    for seed, size in enumerate([(64, 20), (16, 200), (81, 33), (20, 20), (64, 20)]):
+        x = images(*size, seed=seed)
+        assert_same(fast(x), plain(model, x))
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_nothing_is_read_before_it_is_written(scale, two_bands):
+    model, x = build(scale, n_feats=24, num_heads=3), images(33, 20)
+    fast = CpuInference(model)
+    first = fast(x)
+    fast.memory.fill_(math.nan)
+    assert torch.equal(fast(x), first)
+
+
+def test_an_output_is_not_overwritten_by_the_next(two_bands):
+    model, x = build(2), images(64, 20)
+    fast = CpuInference(model)
+    first = fast(x)
+    kept = first.clone()
+    fast(1 - x)
+    assert torch.equal(first, kept)
+
+
+def test_calls_from_several_threads_do_not_mix(two_bands):
+    model, inputs = build(2), [images(64, 20, seed=seed) for seed in range(4)]
+    fast, outs = CpuInference(model), {}
+    threads = [threading.Thread(target=lambda i=i: outs.update({i: fast(inputs[i])})) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for i, x in enumerate(inputs):
+        assert_same(outs[i], plain(model, x))
+
+
+def test_what_cannot_run_is_refused_with_the_reason():
+    assert unsupported(build(2)) is None
+    assert "float64" in unsupported(build(2).double())
+    assert "Linear" in unsupported(torch.nn.Linear(1, 1))
+    with pytest.raises(ValueError, match="float64"):
+        CpuInference(build(2).double())
+    fast = CpuInference(build(2))
+    with pytest.raises(ValueError, match="the input is"):
+        fast(images(16, 16).half())
+    for shape in ((1, 16, 16), (1, 1, 16, 16), (1, 3, 0, 16)):
+        with pytest.raises(ValueError, match="the input has the shape"):
+            fast(torch.zeros(shape))
+    fast.model.double()
+    with pytest.raises(ValueError, match="float64"):
+        fast(images(16, 16))
+
+
+STARVED = """
+import resource, torch
+from types import SimpleNamespace
+from models import create_model
+from models.cpu import CpuInference
+torch.set_num_threads(1)
+fast = CpuInference(create_model(SimpleNamespace(scale=2, n_feats=16, num_heads=4, n_blocks=3)))
+x = torch.rand(1, 3, 16, 16)
+fast(x)
+fast.memory = torch.empty(2 * len(fast.memory))
+torch.set_num_threads(2)
+held = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (held + 2**22, resource.RLIM_INFINITY))  # no room for a thread's stack
+try:
+    fast(x)
+except RuntimeError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(platform.system() != "Linux", reason="reads its own size from /proc")
+def test_threads_that_cannot_be_had_are_an_error_not_a_crash():
+    run = subprocess.run([sys.executable, "-c", STARVED], capture_output=True, text=True, cwd=cpu.SOURCE.parents[1])
+    assert run.stdout == "the system does not give 2 threads; ask for fewer with torch.set_num_threads\n", run.stderr
+
+
+def test_a_nan_in_the_input_reaches_the_output():
+    model, x = build(2), images(32, 32)
+    x[0, 1, 20, 20] = math.nan
+    out = CpuInference(model)(x)
+    assert out[0, :, 40, 40].isnan().all()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Vectors
+
+
+def apply(function, x):
+    """A function of compiled code that works in place, on a copy of x as float32."""
+    out = x.float().contiguous()
+    function(ctypes.c_void_p(out.data_ptr()), len(out))
+    return out
+
+
+def test_gelu_is_the_erf_form():
+    x = torch.linspace(-12, 12, 160_000, dtype=torch.float64).float().double()
+    truth = 0.5 * x * (1 + torch.erf(x / math.sqrt(2)))
+    difference = (apply(cpu.compiled().ssiu_gelu, x) - truth).abs()
+    assert difference.max() < 1e-6
+    assert difference[x.abs() < 1].max() < 2e-7
+
+
+def test_exponential_is_within_two_roundings():
+    x = torch.linspace(-87, 0, 160_000, dtype=torch.float64).float().double()
+    truth = x.exp()
+    assert ((apply(cpu.compiled().ssiu_exponential, x) - truth).abs() / truth).max() < 2e-7
+    assert apply(cpu.compiled().ssiu_exponential, torch.full((16,), -1e4)).max() < 1e-37
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="names processors of the x86-64 family")
+@pytest.mark.parametrize("architecture", ["-march=x86-64", "-march=haswell"])
+def test_narrower_vectors_give_the_same(architecture, monkeypatch):
+    if architecture == "-march=haswell" and torch.backends.cpu.get_cpu_capability() == "DEFAULT":
+        pytest.skip("this processor has no AVX2")
+    monkeypatch.setattr(cpu, "compiled", lambda: cpu.load(architecture))
+    model, x = build(3, n_feats=24, num_heads=3), images(40, 25)
+    assert_same(CpuInference(model)(x), plain(model, x))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Compilation
+
+
+@pytest.fixture
+def fresh(monkeypatch, tmp_path):
+    """An empty cache folder, and nothing remembered from earlier tests."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    cpu.compiled.cache_clear()
+    cpu.unavailable.cache_clear()
+    yield tmp_path
+    cpu.compiled.cache_clear()
+    cpu.unavailable.cache_clear()
+
+
+def test_code_is_compiled_once_and_anew_when_the_source_changes(fresh, monkeypatch):
+    cpu.load(cpu.NATIVE)
+    (first,) = fresh.glob("ssiu/*")
+    written = first.stat().st_mtime_ns
+    cpu.load(cpu.NATIVE)
+    assert [first] == list(fresh.glob("ssiu/*"))
+    assert first.stat().st_mtime_ns == written
+    changed = fresh / "changed.cpp"
+    changed.write_text(cpu.SOURCE.read_text() + "// changed\n")
+    monkeypatch.setattr(cpu, "SOURCE", changed)
+    cpu.load(cpu.NATIVE)
+    assert len(list(fresh.glob("ssiu/*"))) == 2
+
+
+def test_without_a_compiler_the_plain_path_runs_and_says_so(fresh, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    model, x = build(2), images(16, 16)
+    with pytest.warns(UserWarning, match="no C\\+\\+ compiler: no-such-compiler not found"):
+        network, backend = inference(model, CPU)
+    assert backend == "plain"
+    with torch.no_grad():
+        assert torch.equal(network(x), model(x))
+    with pytest.raises(ModelError, match="'cpu' cannot run here: no C\\+\\+ compiler"):
+        inference(model, CPU, "cpu")
+
+
+def test_a_damaged_file_in_the_cache_is_compiled_again(fresh):
+    cpu.load(cpu.NATIVE)
+    (built,) = fresh.glob("ssiu/*")
+    built.unlink()  # the loaded file keeps its bytes
+    built.write_bytes(b"cut short")
+    cpu.load(cpu.NATIVE)
+    assert built.stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(("command", "reason"), [("gcc", "undefined symbol"), ('"g++', "no command")])
+def test_a_compiler_that_does_not_do_spoils_nothing_for_the_next(fresh, monkeypatch, command, reason):
+    if command == "gcc" and (platform.system() != "Linux" or not shutil.which("gcc")):
+        pytest.skip("shows what gcc on Linux does when it links C++ without what C++ needs")
+    monkeypatch.setenv("CXX", command)
+    assert reason in cpu.unavailable()
+    monkeypatch.delenv("CXX")
+    assert cpu.load(cpu.NATIVE)
+
+
+def test_what_the_compiler_says_is_quoted(fresh, monkeypatch):
+    broken = fresh / "broken.cpp"
+    broken.write_text("int main( {")
+    monkeypatch.setattr(cpu, "SOURCE", broken)
+    assert "broken.cpp:1" in cpu.unavailable()
+    assert list(fresh.glob("ssiu/*")) == []
+
+
+def test_the_source_compiles_without_warnings():
+    compiler = cpu.find_compiler()
+    command = [*compiler, *cpu.FLAGS, cpu.NATIVE, "-Wall", "-Wextra", "-fsyntax-only", str(cpu.SOURCE)]
+    assert subprocess.run(command, capture_output=True, text=True).stderr == ""

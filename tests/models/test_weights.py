@@ -1,0 +1,186 @@
+"""Checkpoints of every known form, and files that must be refused."""
+
+import pickle
+import resource
+import signal
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from helpers import ROOT
+
+from models import ModelError, create_model
+from models.weights import detect_scale, load_weights, read_checkpoint, read_weights, shipped_weights
+from tools.export import export
+from training.checkpoints import is_intact, save_checkpoint
+from utils import InputError
+
+
+def small_model(scale=2, seed=0):
+    torch.manual_seed(seed)
+    return create_model(SimpleNamespace(scale=scale, n_feats=8, num_heads=4, n_blocks=3))
+
+
+@pytest.fixture
+def weights():
+    return small_model().state_dict()
+
+
+def with_prefix(prefix, state):
+    return {f"{prefix}{key}": value for key, value in state.items()}
+
+
+def published(state):
+    scores = {"set5": {"psnrs": [np.float64(38.3)], "best": {"value": np.float32(38.3), "epoch": np.int64(290)}}}
+    return {
+        "epoch": 290,
+        "model_state_dict": with_prefix("module.", state),
+        "optimizer_state_dict": {"state": {}, "param_groups": []},
+        "scheduler_state_dict": {"last_epoch": 290},
+        "stat_dict": scores,
+    }
+
+
+FORMS = {
+    "bare": lambda state: state,
+    "published": published,
+    "compiled": lambda state: with_prefix("_orig_mod.", state),
+    "compiled in parallel": lambda state: {"state_dict": with_prefix("module._orig_mod.", state)},
+    "our own": lambda state: {"iteration": 3, "model_state_dict": state, "config": "model: SSUFSR"},
+    "params": lambda state: {"params": state},
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_known_form_loads(form, weights, tmp_path):
+    torch.save(FORMS[form](weights), tmp_path / "file.pt")
+    model = small_model(seed=1)
+    report = load_weights(model, tmp_path / "file.pt")
+    assert all(torch.equal(value, weights[key]) for key, value in model.state_dict().items())
+    assert len(report.loaded) == len(weights)
+    assert report.skipped == report.initialised == []
+
+
+def test_safetensors_load(weights, tmp_path):
+    safetensors.torch.save_file(weights, tmp_path / "file.safetensors")
+    loaded = read_weights(tmp_path / "file.safetensors")
+    assert all(torch.equal(loaded[key], value) for key, value in weights.items())
+
+
+def test_averaged_weights_are_preferred(weights, tmp_path):
+    average = {key: value + 1 for key, value in weights.items()}
+    torch.save({"model_state_dict": weights, "ema_state_dict": average}, tmp_path / "file.pt")
+    assert torch.equal(read_weights(tmp_path / "file.pt")["head.bias"], average["head.bias"])
+
+
+def test_a_mismatch_lists_every_key_and_loads_nothing(weights, tmp_path):
+    del weights["head.bias"]
+    weights["extra"] = torch.zeros(1)
+    weights["moe.fuse.bias"] = torch.zeros(9)
+    torch.save(weights, tmp_path / "file.pt")
+    model = small_model(seed=1)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    for new_tail in (False, True):  # the allowance is for the tail alone
+        with pytest.raises(ModelError) as caught:
+            load_weights(model, tmp_path / "file.pt", new_tail)
+        message = str(caught.value)
+        assert "1 missing: head.bias" in message
+        assert "1 unexpected: extra" in message
+        assert "1 misshapen: moe.fuse.bias (9,) for (8,)" in message
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_the_scale_is_read_off_the_tail(scale):
+    assert detect_scale(small_model(scale).state_dict()) == scale
+
+
+class Malicious:
+    def __reduce__(self):
+        return (open, ("/dev/null",))
+
+
+def damaged(path):
+    torch.save(small_model().state_dict(), path)
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+def cut_legacy_file(path):
+    """Cut where the unpickler raises neither of its own errors."""
+    torch.save(small_model().state_dict(), path, _use_new_zipfile_serialization=False)
+    path.write_bytes(path.read_bytes()[:200])
+
+
+BAD_FILES = {
+    "a pickle that carries code": (lambda path: path.write_bytes(pickle.dumps({"a": Malicious()})), "refused"),
+    "a torch file that carries code": (lambda path: torch.save({"a": Malicious()}, path), "refused"),
+    "not a checkpoint": (lambda path: path.write_bytes(b"hello"), "refused|damaged"),
+    "empty": (lambda path: path.write_bytes(b""), "damaged"),
+    "cut short": (damaged, "damaged"),
+    "a tensor": (lambda path: torch.save(torch.zeros(3), path), "not a state dict"),
+    "numbered": (lambda path: torch.save({1: torch.zeros(3)}, path), "no state dict found"),
+    "cut short, of an old kind": (cut_legacy_file, "damaged|refused"),
+    "no weights": (lambda path: torch.save({"epoch": 3}, path), "no state dict found"),
+    "missing": (lambda path: None, "no such checkpoint.*pretrain_model"),
+}
+
+
+@pytest.mark.parametrize("what", BAD_FILES)
+def test_bad_files_get_one_clear_line(what, tmp_path):
+    write, complaint = BAD_FILES[what]
+    write(tmp_path / "file.pt")
+    with pytest.raises(ModelError, match=complaint) as caught:
+        read_weights(tmp_path / "file.pt")
+    assert str(tmp_path / "file.pt") in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_shipped_weights_for_a_scale_says_where_published_ones_are():
+    with pytest.raises(ModelError, match=r"no x7 weights come with the project; weights published with the paper"):
+        shipped_weights(ROOT / "pretrain_model", 7)
+
+
+def test_the_checksum_notices_any_flipped_byte(weights, tmp_path):
+    path = tmp_path / "file.pt"
+    save_checkpoint(path, {"model_state_dict": weights})
+    assert is_intact(path)
+    good = path.read_bytes()
+    for place in np.linspace(0, len(good) - 1, 101).astype(int):
+        bad = bytearray(good)
+        bad[place] ^= 1
+        path.write_bytes(bytes(bad))
+        assert not is_intact(path), place
+    path.write_bytes(good[:-1])
+    assert not is_intact(path)
+    path.write_bytes(good)
+    assert torch.equal(read_checkpoint(path)["model_state_dict"]["head.bias"], weights["head.bias"])
+
+
+def test_no_space_left_keeps_the_old_file(weights, tmp_path):
+    path = tmp_path / "file.pt"
+    save_checkpoint(path, {"epoch": 1})
+    old = path.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+        with pytest.raises(InputError, match="no space left"):
+            save_checkpoint(path, {"model_state_dict": weights})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert path.read_bytes() == old
+    assert [p.name for p in tmp_path.iterdir()] == ["file.pt"]
+
+
+@pytest.mark.parametrize("ending", [".pt", ".safetensors"])
+def test_export_writes_the_averages_alone(ending, weights, tmp_path):
+    average = {key: value + 1 for key, value in weights.items()}
+    torch.save({"model_state_dict": weights, "ema_state_dict": average, "iteration": 3}, tmp_path / "run.pt")
+    count = export(tmp_path / "run.pt", tmp_path / f"out{ending}")
+    exported = read_checkpoint(tmp_path / f"out{ending}")
+    assert count == sum(p.numel() for p in small_model().parameters())
+    assert exported.keys() == weights.keys()
+    assert all(torch.equal(exported[key], average[key]) for key in weights)

@@ -1,0 +1,271 @@
+"""Training: exact resume, schedule, options, several processes, and what stops a run."""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+from helpers import ROOT, assert_same_bits, final_state, stop_at
+
+from config import load_config
+from datas import TrainSet
+from models import ModelError, create_model
+from models.weights import read_checkpoint, read_weights
+from training import loop
+from training.checkpoints import run_checkpoints
+from training.loop import learning_rate, train
+from training.step import TrainStep
+from utils import InputError, held_folder
+
+
+@pytest.mark.parametrize("which", range(3))
+def test_resume_at_any_iteration_gives_the_same_bits(which, tiny_config, tmp_path, monkeypatch):
+    iteration = random.SystemRandom().randrange(11)  # of 12; the seed is the clock's, the promise holds for all
+    config = load_config(tiny_config(ema_decay=0.9, clip_grad=0.5, threads=which))
+    assert train(config, tmp_path / "whole", resume=False) == 0
+    with monkeypatch.context() as patch:
+        stop_at(iteration, patch)
+        assert train(config, tmp_path / "cut", resume=False) == 128 + signal.SIGTERM
+    assert run_checkpoints(tmp_path / "cut")[0].name == f"iteration_{iteration + 1:07d}.pt"
+    assert train(config, tmp_path / "cut", resume=True) == 0
+    assert_same_bits(final_state(tmp_path / "whole"), final_state(tmp_path / "cut"))
+
+
+def test_a_killed_process_that_saved_on_sigterm_resumes_to_the_same_bits(tiny_config, tmp_path):
+    file = tiny_config(epochs=12, log_name="cut", eval_sets=[])
+    command = [sys.executable, "-u", str(ROOT / "train.py")]
+    process = subprocess.Popen([*command, "--config", str(file)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    for line in process.stdout:
+        if line.startswith("iteration 3:"):
+            process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 128 + signal.SIGTERM
+    folder = tmp_path / "runs" / "cut"
+    reached = read_checkpoint(run_checkpoints(folder)[0])["iteration"]
+    assert 3 <= reached < 72
+    resumed = subprocess.run([*command, "--resume", str(folder)], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert resumed.returncode == 0, resumed.stderr
+    train(load_config(file), tmp_path / "whole", resume=False)
+    assert_same_bits(final_state(tmp_path / "whole"), final_state(folder))
+    steps = [json.loads(line)["iteration"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert steps == sorted(set(steps))
+
+
+def test_records_beyond_the_checkpoint_are_dropped_on_resume(tiny_config, tmp_path, monkeypatch):
+    config = load_config(tiny_config(log_every=1))
+    with monkeypatch.context() as patch:
+        stop_at(4, patch)
+        train(config, tmp_path / "run", resume=False)
+    log = tmp_path / "run" / "metrics.jsonl"
+    log.write_text(log.read_text() + '{"kind": "train", "iteration": 6, "loss": 1}\n{"kind": "tr')
+    train(config, tmp_path / "run", resume=True)
+    steps = [json.loads(line)["iteration"] for line in log.read_text().splitlines() if '"train"' in line]
+    assert steps == list(range(1, 13))
+
+
+def test_a_damaged_newest_checkpoint_is_reported_and_the_one_before_is_used(tiny_config, tmp_path, capsys):
+    config = load_config(tiny_config())
+    train(config, tmp_path / "run", resume=False)
+    whole = final_state(tmp_path / "run")
+    newest, before = run_checkpoints(tmp_path / "run")
+    data = bytearray(newest.read_bytes())
+    data[len(data) // 2] ^= 255
+    newest.write_bytes(bytes(data))
+    train(config, tmp_path / "run", resume=True)
+    assert f"{newest}: damaged" in capsys.readouterr().err
+    assert before.name == "iteration_0000006.pt"
+    assert_same_bits(whole, final_state(tmp_path / "run"))
+
+
+def test_old_checkpoints_are_thinned_and_the_best_is_kept(tiny_config, tmp_path):
+    train(load_config(tiny_config(epochs=4, test_every=1, keep_last=2)), tmp_path / "run", resume=False)
+    assert [p.name for p in run_checkpoints(tmp_path / "run")] == ["iteration_0000024.pt", "iteration_0000018.pt"]
+    scores = {}
+    for line in map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()):
+        if line["kind"] == "validation/Sample":
+            scores[line["iteration"]] = line["psnr"]
+    assert len(scores) == 4
+    assert read_checkpoint(tmp_path / "run" / "best.pt")["iteration"] == max(scores, key=scores.get)
+
+
+def test_learning_rate_is_torchs_cosine_stepped_once_an_epoch():
+    config = load_config(ROOT / "configs" / "SSUFSR_light_x4.yml")
+    optimizer = torch.optim.AdamW([torch.zeros(1)], lr=1e-3)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=290, eta_min=1e-6)
+    for epoch in range(290):
+        for into in (0, 3449):
+            rate = learning_rate(config, 3450 * epoch + into, 3450)
+            assert rate == pytest.approx(schedule.get_last_lr()[0], rel=1e-9)
+        optimizer.step()
+        schedule.step()
+
+
+def test_learning_rate_warms_up_linearly_then_falls(tiny_config):
+    config = load_config(tiny_config(epochs=10, warmup_epochs=4))
+    rates = [learning_rate(config, 6 * epoch, 6) for epoch in range(10)]
+    assert rates[:5] == pytest.approx([0.25e-3, 0.5e-3, 0.75e-3, 1e-3, 1e-3])
+    assert rates[5:] == sorted(rates[5:], reverse=True)
+
+
+def test_progress_is_the_further_of_iterations_and_clock(tiny_config):
+    config = load_config(tiny_config(epochs=10, schedule="progress", max_minutes=2.0))
+    half = (1e-3 + 1e-6) / 2
+    assert learning_rate(config, 30, 6, minutes=0.1) == pytest.approx(half)
+    assert learning_rate(config, 3, 6, minutes=1.0) == pytest.approx(half)
+    assert learning_rate(config, 3, 6, minutes=2.0) == pytest.approx(1e-6)
+
+
+def one_step(config, seed=0):
+    torch.manual_seed(seed)
+    model = create_model(config)
+    step = TrainStep(config, model, model, torch.device("cpu"), draw=lambda *crops: crops)
+    generator = torch.Generator().manual_seed(1)
+    lr = torch.randint(0, 256, (4, 12, 12, 3), dtype=torch.uint8, generator=generator)
+    hr = torch.randint(0, 256, (4, 24, 24, 3), dtype=torch.uint8, generator=generator)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    return step, before, step((lr, hr), 1e-3)
+
+
+def test_accumulated_pieces_give_the_loss_and_the_step_of_the_whole_batch(tiny_config):
+    whole, _, terms = one_step(load_config(tiny_config()))
+    cut, _, cut_terms = one_step(load_config(tiny_config(accumulate=4)))
+    torch.testing.assert_close(terms, cut_terms, rtol=1e-5, atol=0)
+    for index, state in whole.optimizer.state_dict()["state"].items():
+        other = cut.optimizer.state_dict()["state"][index]
+        torch.testing.assert_close(state["exp_avg"], other["exp_avg"], rtol=1e-3, atol=1e-7)
+
+
+def test_the_average_moves_by_its_decay(tiny_config):
+    step, before, _ = one_step(load_config(tiny_config(ema_decay=0.75)))
+    for (name, average), now in zip(step.ema.named_parameters(), step.model.parameters(), strict=True):
+        torch.testing.assert_close(average, 0.75 * before[name] + 0.25 * now.detach(), msg=name)
+
+
+def test_clipping_bounds_the_gradient_that_adamw_sees(tiny_config):
+    free, _, _ = one_step(load_config(tiny_config()))
+    clipped, _, _ = one_step(load_config(tiny_config(clip_grad=1e-3)))
+
+    def norm(step):  # after one step from zero, exp_avg is (1 - beta1) times the gradient
+        moments = (state["exp_avg"] for state in step.optimizer.state_dict()["state"].values())
+        return 10 * torch.stack([moment.norm() for moment in moments]).norm().item()
+
+    assert norm(free) > 0.01
+    assert norm(clipped) == pytest.approx(1e-3, rel=1e-3)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_autocast_trains_close_to_float32(precision, tiny_config):
+    _, _, full = one_step(load_config(tiny_config()))
+    step, before, terms = one_step(load_config(tiny_config(precision=precision)))
+    assert terms.dtype == torch.float32
+    torch.testing.assert_close(terms, full, rtol=0.02, atol=0)
+    assert any(not torch.equal(before[name], p) for name, p in step.model.named_parameters())
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_images(tiny_config, tmp_path):
+    config = load_config(tiny_config(lr=1e30, eta_min=1e30))
+    with pytest.raises(InputError, match=r"the loss of iteration \d+ is not finite \(L1 nan, FFT nan\); images: 000"):
+        train(config, tmp_path / "run", resume=False)
+    assert run_checkpoints(tmp_path / "run") == []
+
+
+def test_weights_that_are_not_finite_are_never_saved(tiny_config):
+    step, _, _ = one_step(load_config(tiny_config()))
+    next(step.model.parameters()).data[0] = torch.nan
+    with pytest.raises(InputError, match=r"not finite after iteration 0 \(first: head.weight\)"):
+        loop.snapshot(step, loop.Position(), step.config, loop.open_data(step.config))
+
+
+def test_max_minutes_ends_the_run_annealed_and_validated(tiny_config, tmp_path, steady_clock):
+    config = load_config(tiny_config(epochs=10_000, max_minutes=0.2, test_every=0, schedule="progress", log_every=1))
+    assert train(config, tmp_path / "run", resume=False) == 0
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["kind"] == "validation/Sample"
+    assert [line["lr"] for line in lines if line["kind"] == "train"][-1] < 2e-5
+    assert train(config, tmp_path / "run", resume=True) == 0  # nothing is left to do
+    assert [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()] == lines
+
+
+def test_two_processes_cannot_train_in_one_folder(tiny_config, tmp_path):
+    with held_folder(tmp_path / "run"), pytest.raises(InputError, match="another process is at work in it"):
+        train(load_config(tiny_config()), tmp_path / "run", resume=False)
+    assert not (tmp_path / "run").exists()
+    assert train(load_config(tiny_config(epochs=1, eval_sets=[])), tmp_path / "run", resume=False) == 0
+
+
+def test_a_folder_that_cannot_be_written_to_is_named_before_any_work(tiny_config, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(loop, "open_data", lambda config: pytest.fail("the data was packed first"))
+    with pytest.raises(InputError, match="file/run: cannot be written to"):
+        train(load_config(tiny_config()), tmp_path / "file" / "run", resume=False)
+
+
+def test_a_validation_that_failed_is_made_up_for_on_resume(tiny_config, tmp_path, monkeypatch):
+    config = load_config(tiny_config(epochs=1))
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "evaluate_set", lambda *_, **__: exec("raise InputError('damaged')", globals()))
+        with pytest.raises(InputError, match="damaged"):
+            train(config, tmp_path / "run", resume=False)
+    assert not (tmp_path / "run" / "best.pt").exists()
+    assert train(config, tmp_path / "run", resume=True) == 0
+    assert read_checkpoint(tmp_path / "run" / "best.pt")["validated"] == 6
+    log = (tmp_path / "run" / "metrics.jsonl").read_text()
+    assert train(config, tmp_path / "run", resume=True) == 0  # nothing is left to do
+    assert (tmp_path / "run" / "metrics.jsonl").read_text() == log
+
+
+def test_a_validation_that_cannot_run_is_refused_before_the_first_step(tiny_config, tmp_path):
+    with pytest.raises(ModelError, match="'tf32' is arithmetic of CUDA devices"):
+        train(load_config(tiny_config(eval_precision="tf32", gpu_ids=[])), tmp_path / "run", resume=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_other_images_than_before_are_refused_on_resume(tiny_config, tmp_path, monkeypatch):
+    config = load_config(tiny_config())
+    with monkeypatch.context() as patch:
+        stop_at(3, patch)
+        train(config, tmp_path / "run", resume=False)
+    monkeypatch.setattr(TrainSet, "fingerprint", lambda self: "5 images 0123456789abcdef")
+    with pytest.raises(InputError, match=r"not those of the run \(5 images, it had 6; names or sizes differ\)"):
+        train(config, tmp_path / "run", resume=True)
+
+
+def test_images_are_written_once_and_only_when_asked(tiny_config, tmp_path):
+    train(load_config(tiny_config(test_every=1)), tmp_path / "quiet", resume=False)
+    assert list((tmp_path / "quiet").rglob("*.png")) == []
+    train(load_config(tiny_config(test_every=1, save_image=True)), tmp_path / "asked", resume=False)
+    assert len(list((tmp_path / "asked" / "images" / "Sample").glob("*.png"))) == 2
+
+
+def test_fine_tuning_across_scales_keeps_all_but_the_tail(tiny_config, tmp_path):
+    train(load_config(tiny_config(epochs=1)), tmp_path / "x2", resume=False)
+    weights = read_weights(tmp_path / "x2" / "best.pt")
+    torch.manual_seed(9)
+    model = create_model(load_config(tiny_config(scale=4, patch_size=48)))
+    with pytest.raises(ModelError, match=r"it holds an x2 network, the config asks for x4; .*pretrain_new_tail"):
+        loop.load_weights(model, tmp_path / "x2" / "best.pt")
+    report = loop.load_weights(model, tmp_path / "x2" / "best.pt", new_tail=True)
+    for key, value in model.state_dict().items():
+        if not key.startswith("tail."):
+            assert torch.equal(value, weights[key]), key
+    assert sorted(report.initialised) == ["tail.3.bias", "tail.3.weight", "tail.6.bias", "tail.6.weight"]
+    assert sorted(report.skipped) == ["tail.3.bias", "tail.3.weight"]
+    assert "4 keys initialised afresh: tail.6.weight" in str(report)
+
+
+def test_two_processes_log_the_losses_of_one(tiny_config, tmp_path):
+    def losses(folder):
+        lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+        return [[line["l1"], line["fft"]] for line in lines if line["kind"] == "train"]
+
+    file = tiny_config(log_name="two", log_every=1, epochs=1)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    command = [*launch, str(ROOT / "train.py"), "--config", str(file)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0, done.stderr
+    train(load_config(file), tmp_path / "one", resume=False)
+    two, one = losses(tmp_path / "runs" / "two"), losses(tmp_path / "one")
+    assert len(two) == 6
+    torch.testing.assert_close(torch.tensor(two), torch.tensor(one), rtol=1e-4, atol=0)

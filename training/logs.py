@@ -1,0 +1,60 @@
+"""What a training run writes about itself: train.log, metrics.jsonl and TensorBoard files, in one folder."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from utils import atomic_write
+
+
+class RunLog:
+    """The records of a run. With `folder` None (every process but the first) nothing is written or printed.
+
+    On resume, records beyond `iteration` are dropped: they speak of steps that will be taken again.
+    """
+
+    def __init__(self, folder: Path | None, iteration: int = 0):
+        self.folder = folder
+        if folder is None:
+            return
+        self._metrics = folder / "metrics.jsonl"
+        if self._metrics.exists():
+            kept = [line for line in self._metrics.read_text().splitlines() if _iteration(line) <= iteration]
+            atomic_write(self._metrics, "".join(f"{line}\n" for line in kept).encode())
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=iteration + 1)
+
+    def say(self, text: str) -> None:
+        """A line for people: printed above the progress bar and kept in train.log."""
+        if self.folder is not None:
+            tqdm.write(text)
+            with open(self.folder / "train.log", "a", encoding="utf-8") as file:
+                file.write(f"{text}\n")
+
+    def record(self, kind: str, iteration: int, values: dict) -> None:
+        """A line of metrics.jsonl, `{"kind", "iteration", **values}`, and a TensorBoard scalar for each number."""
+        if self.folder is not None:
+            with open(self._metrics, "a", encoding="utf-8") as file:
+                file.write(json.dumps({"kind": kind, "iteration": iteration, **values}) + "\n")
+            for name, value in values.items():
+                if isinstance(value, (int, float)):
+                    self._board.add_scalar(f"{kind}/{name}", value, iteration)
+
+    def picture(self, name: str, iteration: int, panel: np.ndarray) -> None:
+        """A uint8 (H, W, 3) picture in TensorBoard."""
+        if self.folder is not None:
+            self._board.add_image(name, panel, iteration, dataformats="HWC")
+
+    def close(self) -> None:
+        if self.folder is not None:
+            self._board.close()
+
+
+def _iteration(line: str) -> float:
+    """The iteration of a record; a line cut short by a crash counts as beyond any."""
+    try:
+        return json.loads(line)["iteration"]
+    except (ValueError, KeyError):
+        return float("inf")

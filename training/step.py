@@ -1,0 +1,162 @@
+"""One training step: crops to loss, gradients, AdamW, EMA. Everything that touches the weights is here."""
+
+import copy
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from config import Config
+from models import autocast, matmul_precision
+from models.cuda_graphs import capture, warm_up
+from training.losses import loss_terms
+
+Batch = tuple[Tensor, ...]
+
+
+def make_optimizer(model: nn.Module, config: Config, device: torch.device) -> torch.optim.AdamW:
+    """AdamW with the paper's constants; weight decay reaches every parameter, biases and norms included.
+
+    On CUDA it is the fused one, with its learning rate in a tensor, so that a captured step can be replayed.
+    """
+    cuda = device.type == "cuda"
+    lr = torch.tensor(config.lr, device=device) if cuda else config.lr
+    constants = {"betas": (0.9, 0.99), "eps": 1e-8, "weight_decay": 1e-4}
+    return torch.optim.AdamW(model.parameters(), lr=lr, fused=cuda or None, capturable=cuda, **constants)
+
+
+def to_float(crops: Tensor) -> Tensor:
+    """uint8 (B, H, W, 3) -> float32 (B, 3, H, W) in [0, 1]."""
+    return crops.permute(0, 3, 1, 2).float() / 255
+
+
+@dataclass
+class TrainStep:
+    """The weights in training and the step that changes them.
+
+    `network` is what is called: `model` itself, its kernels, or `model` wrapped for several processes or compiled.
+    `draw` turns a batch as the data hands it out into uint8 crops on the device, (B, p, p, 3) and (B, s p, s p, 3).
+    """
+
+    config: Config
+    model: nn.Module
+    network: nn.Module
+    device: torch.device
+    draw: Callable[..., tuple[Tensor, Tensor]]
+
+    def __post_init__(self):
+        self.optimizer = make_optimizer(self.model, self.config, self.device)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.config.precision == "fp16")
+        self.ema = copy.deepcopy(self.model).requires_grad_(False) if self.config.ema_decay else None
+
+    def __call__(self, batch: Batch, learning_rate: float) -> Tensor:
+        """One update; returns the weighted loss terms (2,), detached.
+
+        The terms stay on the device: reading them is left to the caller, who decides when to wait for it.
+        """
+        self.set_learning_rate(learning_rate)
+        return self.update(batch)
+
+    def set_learning_rate(self, learning_rate: float) -> None:
+        for group in self.optimizer.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(learning_rate)
+            else:
+                group["lr"] = learning_rate
+
+    def update(self, batch: Batch) -> Tensor:
+        """The step itself: nothing in it waits for the device, save fp16's loss scaling."""
+        lr_crops, hr_crops = self.draw(*batch)
+        pieces = self.config.accumulate
+        parts = zip(lr_crops.chunk(pieces), hr_crops.chunk(pieces), strict=True)
+        with matmul_precision(self.config.precision):
+            terms = sum(self._backward(*part, last=number == pieces) for number, part in enumerate(parts, 1))
+        if self.config.clip_grad:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_grad)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad()
+        if self.ema is not None:
+            with torch.no_grad():
+                averages, weights = list(self.ema.parameters()), list(self.model.parameters())
+                torch._foreach_lerp_(averages, weights, 1 - self.config.ema_decay)
+        return terms
+
+    def _backward(self, lr_crops: Tensor, hr_crops: Tensor, last: bool) -> Tensor:
+        """Add the gradients of one piece of the batch; processes exchange theirs with the last piece only."""
+        config = self.config
+        waiting = nullcontext() if last or not hasattr(self.network, "no_sync") else self.network.no_sync()
+        with waiting:
+            with autocast(self.device, config.precision):
+                sr_batch = self.network(to_float(lr_crops))
+            terms = loss_terms(sr_batch, to_float(hr_crops), config.lambda_l1, config.lambda_fft) / config.accumulate
+            self.scaler.scale(terms.sum()).backward()
+        return terms.detach()
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The weights that are validated and shipped: the moving average where there is one."""
+        return self.model if self.ema is None else self.ema
+
+    def tensors(self) -> list[Tensor]:
+        """Every tensor that a step changes."""
+        moments = [value for state in self.optimizer.state.values() for value in state.values()]
+        averages = [] if self.ema is None else list(self.ema.parameters())
+        return [*self.model.parameters(), *averages, *moments]
+
+    def state_dict(self) -> dict:
+        """Everything an exact continuation needs, under published names where there are any."""
+        averages = {} if self.ema is None else {"ema_state_dict": self.ema.state_dict()}
+        return {
+            "model_state_dict": self.model.state_dict(),
+            "optimizer_state_dict": self.optimizer.state_dict(),
+            "scaler_state_dict": self.scaler.state_dict(),
+            **averages,
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        """Continue from a `state_dict()` of any device; an average switched on since then starts from the weights."""
+        self.model.load_state_dict(state["model_state_dict"])
+        own_groups = self.optimizer.state_dict()["param_groups"]  # constants and the device's kind of AdamW
+        self.optimizer.load_state_dict({"state": state["optimizer_state_dict"]["state"], "param_groups": own_groups})
+        if state["scaler_state_dict"]:  # empty unless the run was in fp16
+            self.scaler.load_state_dict(state["scaler_state_dict"])
+        if self.ema is not None:
+            self.ema.load_state_dict(state.get("ema_state_dict", state["model_state_dict"]))
+
+
+class GraphedStep:
+    """A TrainStep captured once as a CUDA graph and replayed: one launch in place of thousands.
+
+    The kernels, their order and their numbers are those of `TrainStep.update`, its slow twin; the batch and the
+    learning rate are copied into the tensors that the graph reads. Batches must keep their shapes.
+    """
+
+    WARM_UP = 3  # steps before the capture: allocation, compilation and autotuning must be over
+
+    def __init__(self, step: TrainStep):
+        self.step = step
+        self._graph = None
+
+    def __call__(self, batch: Batch, learning_rate: float) -> Tensor:
+        """As `TrainStep.__call__`."""
+        if self._graph is None:
+            self._capture(batch)
+        for fixed, new in zip(self._batch, batch, strict=True):
+            fixed.copy_(new, non_blocking=True)
+        self.step.set_learning_rate(learning_rate)
+        self._graph.replay()
+        return self._terms.clone()
+
+    def _capture(self, batch: Batch) -> None:
+        device = self.step.device
+        self._batch = tuple(tensor.to(device, copy=True) for tensor in batch)
+        before = {id(tensor): tensor.detach().clone() for tensor in self.step.tensors()}
+        warm_up(lambda: self.step.update(self._batch), device, self.WARM_UP)
+        with torch.no_grad():
+            for tensor in self.step.tensors():  # moments that the first of these steps created start at zero
+                tensor.copy_(before.get(id(tensor), torch.zeros_like(tensor)))
+        self._graph, self._terms = capture(lambda: self.step.update(self._batch))
