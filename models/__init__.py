@@ -1,9 +1,14 @@
-"""The network. `create_model(args)` builds it; `inference` and `training_network` pick the fastest way to run it."""
+"""The network, and reading its weights. This folder imports nothing outside itself: copy it, and it works.
+
+`load("x4")` is the short way; `create_model(config)` builds a network to train; `training_network` and `inference` pick
+the fastest way to run it.
+"""
 
 from .backends import BACKENDS, choose_backend, inference, training_network
 from .errors import ModelError
 from .precision import PRECISIONS, autocast, matmul_precision
 from .ssiu import ESAM, MSGM, SSIU, MoEFS, SSReM, check_architecture
+from .upscaler import Upscaler, load
 
 __all__ = [
     "BACKENDS",
@@ -14,11 +19,13 @@ __all__ = [
     "MoEFS",
     "ModelError",
     "SSReM",
+    "Upscaler",
     "autocast",
     "check_architecture",
     "choose_backend",
     "create_model",
     "inference",
+    "load",
     "matmul_precision",
     "training_network",
 ]

@@ -4,12 +4,11 @@
     sr = fast(x)  # (B, 3, H, W) -> (B, 3, sH, sW), no gradients
 
 The code is compiled once, for the processor at hand, by the C++17 compiler that is there: CXX, else c++, g++ or
-clang++. That takes seconds; the result is kept in the user's cache folder ($XDG_CACHE_HOME/ssiu, else ~/.cache/ssiu).
+clang++. That takes seconds; the result is kept in the user's cache folder (models/cache.py).
 How it differs from the plain path, and why it is faster, stands at the head of models/cpu.cpp.
 """
 
 import ctypes
-import hashlib
 import os
 import platform
 import shlex
@@ -24,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .cache import cache_folder, digest, write_whole
 from .ssiu import BLOCK, ESAM, HALO, MSGM, SSIU, SSReM, reflect_pad
 
 SOURCE = Path(__file__).with_suffix(".cpp")
@@ -58,27 +58,43 @@ def compiled() -> ctypes.CDLL:
 def load(architecture: str) -> ctypes.CDLL:
     """models/cpu.cpp, compiled with a flag that names the processor, or the file that an earlier call left.
 
+    The file lies in the cache folder beside its SHA-256. One that does not match is compiled anew: loading a file that
+    was cut short would kill the process.
+
     Raises:
         RuntimeError: no compiler, or it refuses the file; quotes it.
         OSError: the cache folder cannot be written, or what the compiler made cannot be loaded.
     """
-    compiler = find_compiler()
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "ssiu")
-    folder.mkdir(parents=True, exist_ok=True)
-    # The macros tell compilers and processors apart: home folders are shared between machines.
-    macros = _run([*compiler, architecture, "-dM", "-E", "-x", "c++", os.devnull])
-    key = hashlib.sha256(SOURCE.read_bytes() + " ".join([*compiler, *FLAGS]).encode() + macros).hexdigest()
+    compiler, folder = find_compiler(), cache_folder()
+    key = digest(SOURCE.read_bytes(), " ".join([*compiler, *FLAGS]).encode(), compiler_macros(architecture))
     built = folder / f"cpu-{key[:16]}.so"
-    try:
-        code = ctypes.CDLL(str(built))
-    except OSError:  # not there yet, or damaged
+    if not _is_whole(built):
         with tempfile.TemporaryDirectory(dir=folder) as place:
             out = Path(place, built.name)  # moved into its place whole: several processes may be at it
             _run([*compiler, *FLAGS, architecture, str(SOURCE), "-o", str(out)])
-            code = ctypes.CDLL(str(out))
+            content = digest(out.read_bytes())
             out.replace(built)
+        write_whole(_checksum_file(built), content.encode())
+    code = ctypes.CDLL(str(built))
     code.ssiu_weights.restype = code.ssiu_memory.restype = ctypes.c_size_t
     return code
+
+
+def compiler_macros(architecture: str) -> bytes:
+    """What the compiler defines for a processor: it tells compilers and processors apart, and home folders are shared
+    between machines."""
+    return _run([*find_compiler(), architecture, "-dM", "-E", "-x", "c++", os.devnull])
+
+
+def _checksum_file(built: Path) -> Path:
+    return built.with_suffix(".sha256")
+
+
+def _is_whole(built: Path) -> bool:
+    try:
+        return digest(built.read_bytes()) == _checksum_file(built).read_text()
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
 def find_compiler() -> list[str]:
@@ -98,7 +114,9 @@ def find_compiler() -> list[str]:
 def _run(command: list[str]) -> bytes:
     run = subprocess.run(command, capture_output=True, check=False)
     if run.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed:\n{run.stderr.decode(errors='replace').strip()[:2000]}")
+        how = f"was killed by signal {-run.returncode}" if run.returncode < 0 else "failed"
+        words = run.stderr.decode(errors="replace").strip()[:2000]
+        raise RuntimeError(f"{' '.join(command)} {how}:\n{words}")
     return run.stdout
 
 

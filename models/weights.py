@@ -7,6 +7,7 @@ dicts, those of a compiled network (`_orig_mod.`), this project's own, and safet
 
 import hashlib
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from .architecture import detect_architecture
 from .errors import ModelError
 
 NESTING = ("ema_state_dict", "model_state_dict", "state_dict", "params_ema", "params", "model")  # first match is taken
@@ -34,7 +36,7 @@ WHERE_PUBLISHED = (
 )
 
 
-class LoadReport(NamedTuple):
+class LoadOutcome(NamedTuple):
     """What became of each key: taken from the file, left in the file, initialised afresh."""
 
     loaded: list[str]
@@ -93,24 +95,14 @@ def read_weights(path) -> dict[str, Tensor]:
     return extract_weights(read_checkpoint(path), path)
 
 
-def detect_scale(weights: dict[str, Tensor]) -> int | None:
-    """The scale a state dict was made for, from the shapes of its tail; None if it has none."""
-    if "tail.6.weight" in weights:
-        return 4
-    if "tail.0.weight" not in weights or weights["tail.0.weight"].dim() < 2:
-        return None
-    out_channels, in_channels = weights["tail.0.weight"].shape[:2]
-    return round((out_channels / in_channels) ** 0.5)
-
-
-def load_weights(model: nn.Module, path, new_tail: bool = False) -> LoadReport:
-    """Put the weights of a file into `model` (SSIU).
+def load_weights(model: nn.Module, path, new_tail: bool = False) -> LoadOutcome:
+    """Put the weights of a file into `model`.
 
     Strict: every key must be there, fit, and be known. With `new_tail`, keys of the tail may be missing, unknown or
     misshapen; those of the network then keep their initial values (fine-tuning across scales).
 
     Raises:
-        ModelError: lists the keys that do not fit; nothing is loaded then.
+        ModelError: the file is of another architecture (both are named), or keys do not fit; nothing is loaded then.
     """
     weights, own = read_weights(path), model.state_dict()
     missing = [key for key in own if key not in weights]
@@ -121,7 +113,7 @@ def load_weights(model: nn.Module, path, new_tail: bool = False) -> LoadReport:
         raise ModelError(_mismatch(path, weights, own, missing, unexpected, misshapen))
     fitting = {key: weights[key] for key in own if key in weights and key not in misshapen}
     model.load_state_dict({**own, **fitting})
-    return LoadReport(list(fitting), unexpected + misshapen, missing + misshapen)
+    return LoadOutcome(list(fitting), unexpected + misshapen, missing + misshapen)
 
 
 def shipped_weights(folder, scale: int) -> Path:
@@ -152,17 +144,22 @@ def _strip(key: str) -> str:
 
 
 def _mismatch(path, weights, own, missing, unexpected, misshapen) -> str:
-    theirs, ours = detect_scale(weights), detect_scale(own)
-    parts = []
+    """One line: both architectures where they differ, else the keys."""
+    theirs, ours = detect_architecture(weights), detect_architecture(own)
     if theirs and ours and theirs != ours:
-        parts.append(f"it holds an x{theirs} network, the config asks for x{ours}")
-        parts.append("train.py fine-tunes across scales with pretrain_new_tail=True")
-    for what, keys in (("missing", missing), ("unexpected", unexpected)):
-        if keys:
-            parts.append(f"{len(keys)} {what}: {_shorten(keys, most=20)}")
+        beside = Path(path).parent / "config.yml"
+        fits = f" ({beside} fits)" if beside.is_file() else ""
+        tuned = replace(theirs, scale=ours.scale) == ours
+        advice = "; to fine-tune across scales set pretrain_new_tail=True" if tuned else ""
+        return f"{path}: the weights do not fit the network: file: {theirs}; config: {ours}{fits}{advice}"
+    parts = [
+        f"{len(keys)} {what}: {_shorten(keys)}"
+        for what, keys in (("missing", missing), ("unexpected", unexpected))
+        if keys
+    ]
     if misshapen:
         shapes = [f"{key} {tuple(weights[key].shape)} for {tuple(own[key].shape)}" for key in misshapen]
-        parts.append(f"{len(misshapen)} misshapen: {_shorten(shapes, most=20)}")
+        parts.append(f"{len(misshapen)} misshapen: {_shorten(shapes)}")
     return f"{path}: the weights do not fit the network: {'; '.join(parts)}"
 
 

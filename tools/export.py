@@ -6,13 +6,16 @@ python -m tools.export model_x2_290.pt x2.safetensors
 
 import argparse
 import io
+import sys
 from pathlib import Path
 
 import safetensors.torch
 import torch
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project's folder, wherever this is started
+
 from models import ModelError
-from models.weights import detect_scale, read_weights
+from models.weights import detect_architecture, read_weights
 from utils import InputError, atomic_write, run_command
 
 
@@ -23,7 +26,7 @@ def export(source: Path, target: Path) -> int:
         InputError: `source` holds no state dict of this network, or `target` has another ending or cannot be written.
     """
     weights = {key: value.float().contiguous().clone() for key, value in read_weights(source).items()}
-    if detect_scale(weights) is None:
+    if detect_architecture(weights) is None:
         raise InputError(f"{source}: not a network of this project (it has no tail.0.weight)")
     if target.suffix == ".safetensors":
         data = safetensors.torch.save(weights)

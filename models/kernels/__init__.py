@@ -9,7 +9,7 @@ import torch
 WIDTHS = (16, 32, 64)  # a tile holds all channels of its pixels: a power of two, 16 at least for the matrix units
 
 # name -> (type of the feature maps, how the products of float32 maps are computed); sums are float32 throughout
-PRECISIONS = {
+ARITHMETIC = {
     "float32": (torch.float32, "ieee"),
     "tf32": (torch.float32, "tf32"),
     "tf32x3": (torch.float32, "tf32x3"),

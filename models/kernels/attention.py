@@ -24,7 +24,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ..ssiu import BLOCK, ESAM, HALO
-from . import PRECISIONS, common
+from . import ARITHMETIC, common
 from .common import OFFLINE_KINDS, TILE_PIXELS, check_map, program_pixels
 from .upsample import depthwise_upsample, depthwise_upsample_backward
 
@@ -268,7 +268,7 @@ class _ESAM(torch.autograd.Function):
 def esam(module: ESAM, v: Tensor, precision: str) -> Tensor:
     """ESAM(v) + v, (B, H, W, C) -> (B, H, W, C): the kernels' counterpart of `module(v) + v`.
 
-    v is contiguous, of the type that PRECISIONS gives for `precision`; H and W are multiples of 16. Parameters are
+    v is contiguous, of the type that ARITHMETIC gives for `precision`; H and W are multiples of 16. Parameters are
     float32 and so are their gradients.
 
     Raises:
@@ -281,7 +281,7 @@ def esam(module: ESAM, v: Tensor, precision: str) -> Tensor:
         raise ValueError(f"heads of {channels // module.heads} channels are too narrow for the kernels (16 at least)")
     depthwise = module.LocalProp[0]
     weights = (module.qkv_conv.weight, module.rel_h, module.rel_w, depthwise.weight, depthwise.bias)
-    return _ESAM.apply(v, *weights, module.heads, PRECISIONS[precision][1])
+    return _ESAM.apply(v, *weights, module.heads, ARITHMETIC[precision][1])
 
 
 def _offline_cases() -> list:

@@ -38,7 +38,7 @@ import triton.language as tl
 from torch import Tensor, nn
 
 from ..ssiu import MSGM
-from . import PRECISIONS, common
+from . import ARITHMETIC, common
 from .common import gelu, reflect
 from .norm import normalise
 
@@ -440,7 +440,7 @@ def pack(modules: list[MSGM], precision: str) -> Weights:
         parts += [conv.weight for conv in convolutions] + [conv.bias for conv in convolutions]
         parts += [depthwise.bias, depthwise.weight]
     flat = torch.cat([part.reshape(-1) for part in parts]).view(len(modules), -1)
-    return Weights(flat, flat.detach().to(PRECISIONS[precision][0]))
+    return Weights(flat, flat.detach().to(ARITHMETIC[precision][0]))
 
 
 def densify(weights: Weights, channels: int) -> DenseWeights:
@@ -460,7 +460,7 @@ def prepare(modules: list[MSGM], precision: str, route: str | None = None) -> We
     """Parameters for `fused`. `route` is "dense" or "structured"; by default dense for 16-bit maps."""
     channels = modules[0].project_out.out_channels
     if route is None:
-        route = "structured" if PRECISIONS[precision][0] == torch.float32 else "dense"
+        route = "structured" if ARITHMETIC[precision][0] == torch.float32 else "dense"
     weights = pack(modules, precision)
     return densify(weights, channels) if route == "dense" else weights
 
@@ -524,7 +524,7 @@ def fused(mode, x, other, weights: Weights | DenseWeights, precision: str, norm:
         pair: (v, b); else (output or None, its LayerNorm or None).
     """
     _check(x)
-    product = PRECISIONS[precision][1]
+    product = ARITHMETIC[precision][1]
     if isinstance(weights, DenseWeights):
         return _dense(mode, x, other, weights, product, norm, keep)
     x, u = _project(mode, x, other, weights, product)
@@ -604,19 +604,19 @@ class _Single(torch.autograd.Function):
 def pair(a: Tensor, y: Tensor, weights: Weights, precision: str) -> tuple[Tensor, Tensor]:
     """v = MSGM_1(a) + a + y, b = MSGM_2(a); differentiable. Saves a (and two u with 16-bit maps)."""
     _check(a)
-    return _Pair.apply(a, y, *weights, PRECISIONS[precision][1])
+    return _Pair.apply(a, y, *weights, ARITHMETIC[precision][1])
 
 
 def difference(v: Tensor, b: Tensor, weights: Weights, precision: str) -> Tensor:
     """MSGM_3(v - b) + b; differentiable. Saves v - b (and u with 16-bit maps)."""
     _check(v)
-    return _Single.apply(v, b, *weights, PRECISIONS[precision][1], "difference")
+    return _Single.apply(v, b, *weights, ARITHMETIC[precision][1], "difference")
 
 
 def residual(a: Tensor, weights: Weights, precision: str) -> Tensor:
     """MSGM_4(a) + a; differentiable. Saves a (and u with 16-bit maps)."""
     _check(a)
-    return _Single.apply(a, None, *weights, PRECISIONS[precision][1], "residual")
+    return _Single.apply(a, None, *weights, ARITHMETIC[precision][1], "residual")
 
 
 # --- offline compilation, see tools/compile_offline.py ----------------------------------------------------------------

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..ssiu import MSGMS, SSIU, reflect_pad
-from . import PRECISIONS, attention, msgm, norm, tail
+from . import ARITHMETIC, attention, msgm, norm, tail
 
 
 def head(model: SSIU, x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -71,7 +71,7 @@ def forward(model: SSIU, x: Tensor, precision: str = "float32", weights: list[li
     they are not. See `models.kernels.unsupported` for the networks that this cannot run.
 
     Args:
-        precision: one of `models.kernels.PRECISIONS`: type of the maps and of the products; sums are float32, and so
+        precision: one of `models.kernels.ARITHMETIC`: type of the maps and of the products; sums are float32, and so
             are the parameters and their gradients.
         weights: what `prepare(model, precision)` returned, to prepare them once for many images whose network stays
             the same. Left out, they are prepared here, in some fifteen small launches. There is no hidden cache:
@@ -79,7 +79,7 @@ def forward(model: SSIU, x: Tensor, precision: str = "float32", weights: list[li
     """
     height, width = x.shape[-2:]
     x = reflect_pad(x.float())
-    y = head(model, x, PRECISIONS[precision][0])
+    y = head(model, x, ARITHMETIC[precision][0])
     body = train_body if torch.is_grad_enabled() else infer_body
     experts = body(model, y, precision, prepare(model, precision) if weights is None else weights)
     f = tail.moe_fs(model.moe, experts, y, precision)

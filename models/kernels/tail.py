@@ -30,7 +30,7 @@ import triton.language as tl
 from torch import Tensor, nn
 
 from ..ssiu import MoEFS
-from . import PRECISIONS, common
+from . import ARITHMETIC, common
 from .common import OFFLINE_KINDS, TILE_PIXELS, check_map, gelu, gelu_with_grad, program_pixels, reflect
 
 TAPS = 27  # 9 taps x RGB, in tiles of 32; number k belongs to colour k // 9 and tap k % 9
@@ -182,7 +182,7 @@ class _MoEFS(torch.autograd.Function):
 def moe_fs(module: MoEFS, experts: list[Tensor], y: Tensor, precision: str) -> Tensor:
     """MoEFS(experts) + y, the kernels' counterpart of `module(experts) + y`; all maps (B, H, W, C), contiguous.
 
-    H and W are multiples of 16, and the maps of the type that PRECISIONS gives for `precision`. Parameters are float32
+    H and W are multiples of 16, and the maps of the type that ARITHMETIC gives for `precision`. Parameters are float32
     and so are their gradients.
 
     Raises:
@@ -192,7 +192,7 @@ def moe_fs(module: MoEFS, experts: list[Tensor], y: Tensor, precision: str) -> T
         check_map(x)
     convolutions = (module.fc_a, module.fc_b, module.fc_c, module.fuse)
     parameters = [parameter for conv in convolutions for parameter in (conv.weight, conv.bias)]
-    return _MoEFS.apply(*experts, y, *parameters, PRECISIONS[precision][1])
+    return _MoEFS.apply(*experts, y, *parameters, ARITHMETIC[precision][1])
 
 
 # --- tail -------------------------------------------------------------------------------------------------------------
@@ -391,7 +391,7 @@ class _Tail(torch.autograd.Function):
 def tail(layers: nn.Sequential, f: Tensor, x: Tensor, scale: int, precision: str) -> Tensor:
     """Tail(f) + bilinear upsampling of the padded image x: the kernels' counterpart of the end of `SSIU.forward`.
 
-    f is (B, H, W, C), contiguous, of the type that PRECISIONS gives for `precision`; x is (B, 3, H, W), float32, and
+    f is (B, H, W, C), contiguous, of the type that ARITHMETIC gives for `precision`; x is (B, 3, H, W), float32, and
     gets no gradient; H and W are multiples of 16. Returns (B, 3, sH, sW), float32. Parameters are float32 and so are
     their gradients.
 
@@ -403,7 +403,7 @@ def tail(layers: nn.Sequential, f: Tensor, x: Tensor, scale: int, precision: str
     parameters = [parameter for conv in convolutions for parameter in (conv.weight, conv.bias)]
     if len(convolutions) == 2:
         parameters = [None, None, *parameters]
-    return _Tail.apply(f, x.contiguous(), *parameters, scale, PRECISIONS[precision][1])
+    return _Tail.apply(f, x.contiguous(), *parameters, scale, ARITHMETIC[precision][1])
 
 
 def _offline_cases() -> list:

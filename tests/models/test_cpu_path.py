@@ -270,16 +270,16 @@ def fresh(monkeypatch, tmp_path):
 
 def test_code_is_compiled_once_and_anew_when_the_source_changes(fresh, monkeypatch):
     cpu.load(cpu.NATIVE)
-    (first,) = fresh.glob("ssiu/*")
+    (first,) = fresh.glob("ssiu/*.so")
     written = first.stat().st_mtime_ns
     cpu.load(cpu.NATIVE)
-    assert [first] == list(fresh.glob("ssiu/*"))
+    assert [first] == list(fresh.glob("ssiu/*.so"))
     assert first.stat().st_mtime_ns == written
     changed = fresh / "changed.cpp"
     changed.write_text(cpu.SOURCE.read_text() + "// changed\n")
     monkeypatch.setattr(cpu, "SOURCE", changed)
     cpu.load(cpu.NATIVE)
-    assert len(list(fresh.glob("ssiu/*"))) == 2
+    assert len(list(fresh.glob("ssiu/*.so"))) == 2
 
 
 def test_without_a_compiler_the_plain_path_runs_and_says_so(fresh, monkeypatch):
@@ -294,13 +294,22 @@ def test_without_a_compiler_the_plain_path_runs_and_says_so(fresh, monkeypatch):
         inference(model, CPU, "cpu")
 
 
-def test_a_damaged_file_in_the_cache_is_compiled_again(fresh):
+DAMAGED = {
+    "cut in half": lambda whole: whole[: len(whole) // 2],  # loading it would end the process with SIGBUS
+    "a flipped bit": lambda whole: whole[:5000] + bytes([whole[5000] ^ 1]) + whole[5001:],
+    "not a library": lambda whole: b"cut short",
+}
+
+
+@pytest.mark.parametrize("what", DAMAGED)
+def test_a_damaged_file_in_the_cache_is_compiled_again(what, fresh):
     cpu.load(cpu.NATIVE)
-    (built,) = fresh.glob("ssiu/*")
+    (built,) = fresh.glob("ssiu/*.so")
+    whole = built.read_bytes()
     built.unlink()  # the loaded file keeps its bytes
-    built.write_bytes(b"cut short")
-    cpu.load(cpu.NATIVE)
-    assert built.stat().st_size > 10_000
+    built.write_bytes(DAMAGED[what](whole))
+    assert cpu.load(cpu.NATIVE).ssiu_run
+    assert len(built.read_bytes()) == len(whole)
 
 
 @pytest.mark.parametrize(("command", "reason"), [("gcc", "undefined symbol"), ('"g++', "no command")])

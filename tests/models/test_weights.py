@@ -12,7 +12,8 @@ import torch
 from helpers import ROOT
 
 from models import ModelError, create_model
-from models.weights import detect_scale, load_weights, read_checkpoint, read_weights, shipped_weights
+from models.architecture import detect_scale
+from models.weights import load_weights, read_checkpoint, read_weights, shipped_weights
 from tools.export import export
 from training.checkpoints import is_intact, save_checkpoint
 from utils import InputError

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from models.ssiu import ESAM
 
 pytest.importorskip("triton", reason="Triton is not installed")
-from models.kernels import PRECISIONS, common
+from models.kernels import ARITHMETIC, common
 from models.kernels.attention import esam
 from models.kernels.upsample import depthwise_upsample
 
@@ -29,7 +29,7 @@ def build(channels=CHANNELS, heads=HEADS) -> ESAM:
 
 
 def random_map(*shape, precision="float32"):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(1)).to(DEVICE, PRECISIONS[precision][0])
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(1)).to(DEVICE, ARITHMETIC[precision][0])
 
 
 def with_gradients(module, v, network):

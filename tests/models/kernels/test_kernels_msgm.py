@@ -30,7 +30,7 @@ def modules(channels=16):
 
 def maps(size, channels=16, count=2, precision="float32"):
     generator = torch.Generator().manual_seed(1)
-    dtype = msgm.PRECISIONS[precision][0]
+    dtype = msgm.ARITHMETIC[precision][0]
     return [torch.randn(*size, channels, generator=generator).to(DEVICE, dtype) for _ in range(count)]
 
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from models.ssiu import MoEFS, make_tail
 
 pytest.importorskip("triton", reason="Triton is not installed")
-from models.kernels import PRECISIONS, common
+from models.kernels import ARITHMETIC, common
 from models.kernels import tail as kernels
 from models.kernels.tail import moe_fs, tail
 
@@ -26,7 +26,7 @@ def several_tiles_for_each_program(monkeypatch):
 
 def random_maps(count, *shape, precision="float32"):
     generator = torch.Generator().manual_seed(1)
-    return [torch.randn(*shape, generator=generator).to(DEVICE, PRECISIONS[precision][0]) for _ in range(count)]
+    return [torch.randn(*shape, generator=generator).to(DEVICE, ARITHMETIC[precision][0]) for _ in range(count)]
 
 
 def random_image(batch, height, width):

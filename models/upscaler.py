@@ -1,0 +1,114 @@
+"""A trained network in one call: `load("x4")` or `load(FILE)`.
+
+from models import load
+upscale = load("x4")
+large = upscale(image)  # uint8 (H, W, 3) RGB array -> uint8 (4 H, 4 W, 3)
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .architecture import Architecture, detect_architecture
+from .backends import inference
+from .errors import ModelError
+from .ssiu import SCALES
+from .weights import SHIPPED, load_weights, read_weights, shipped_weights
+
+
+class Upscaler:
+    """A network with its weights, ready to be called with images.
+
+    Attributes:
+        model: the SSIU module, in evaluation mode.
+        architecture: what it is made of.
+        device, backend: where it runs, and through which implementation.
+        weights: the file they came from.
+    """
+
+    def __init__(
+        self,
+        weights: Path,
+        device: torch.device,
+        backend: str = "auto",
+        precision: str = "float32",
+        say: Callable[[str], None] | None = None,
+    ):
+        self.weights, self.device = weights, device
+        self.architecture = _architecture(weights)
+        self.model = self.architecture.build()
+        load_weights(self.model, weights)
+        self.model.to(device).eval()
+        self.network, self.backend = inference(self.model, device, backend, precision, say=say)
+
+    @property
+    def scale(self) -> int:
+        return self.architecture.scale
+
+    def __repr__(self) -> str:
+        return f"Upscaler({self.architecture}; {self.backend} on {self.device}; {self.weights})"
+
+    @torch.no_grad()
+    def __call__(self, image):
+        """The image, `scale` times as large; what comes back is of the kind that went in.
+
+        Args:
+            image: a uint8 RGB array (H, W, 3), whose result is clipped and rounded; or a float tensor (3, H, W) or
+                (B, 3, H, W) of RGB in [0, 1] on any device, whose result is float32, neither clipped nor rounded.
+
+        Raises:
+            ModelError: anything else.
+        """
+        if isinstance(image, np.ndarray):
+            _check(image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and image.size, image)
+            x = torch.from_numpy(np.ascontiguousarray(image)).to(self.device).permute(2, 0, 1)[None].float() / 255
+            out = (self.network(x)[0].clamp(0, 1) * 255).round().to(torch.uint8)
+            return out.permute(1, 2, 0).contiguous().cpu().numpy()
+        _check(isinstance(image, Tensor) and image.is_floating_point() and image.dim() in (3, 4), image)
+        _check(image.shape[-3] == 3 and image.numel(), image)
+        x = image.to(self.device, torch.float32)
+        out = self.network(x if x.dim() == 4 else x[None])
+        return (out if x.dim() == 4 else out[0]).to(image.device)
+
+
+def load(
+    weights: str | Path = "x4",
+    device: str | torch.device | None = None,
+    backend: str = "auto",
+    precision: str = "float32",
+    say: Callable[[str], None] | None = None,
+) -> Upscaler:
+    """A network from its weights alone: its architecture is read off the file.
+
+    Args:
+        weights: 'x2', 'x3' or 'x4' for those that come with the project, or a checkpoint of any known form.
+        device: where it runs; None for the first CUDA device, or the CPU where there is none.
+        backend, precision: see `models.backends` and `models.precision`.
+        say: takes one line on what a fast backend has proven on this machine.
+
+    Raises:
+        ModelError: no such file, not an SSIU's weights, or a backend that cannot run.
+    """
+    short = str(weights).lower()
+    file = shipped_weights(SHIPPED, int(short[1])) if short in {f"x{s}" for s in SCALES} else Path(weights)
+    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if place.type == "cuda":
+        torch.cuda.set_device(place)  # Triton launches on the current device
+    return Upscaler(file, place, backend, precision, say)
+
+
+def _architecture(weights: Path) -> Architecture:
+    found = detect_architecture(read_weights(weights))
+    if found is None:
+        raise ModelError(f"{weights}: holds the weights of another network than SSIU (expected head, body.0 and tail)")
+    return found
+
+
+def _check(fits: bool, image) -> None:
+    if not fits:
+        kind = f"{getattr(image, 'dtype', type(image).__name__)} {tuple(getattr(image, 'shape', ()))}"
+        wanted = "give a uint8 (H, W, 3) array or a float (B, 3, H, W) tensor"
+        raise ModelError(f"image: {kind} cannot be super-resolved; {wanted}")
