@@ -90,7 +90,7 @@ def inference(
         ModelError: see `choose_backend`.
     """
     chosen = choose_backend(model, device, backend, precision, False, shape, say)
-    if chosen in FAST:
+    if isinstance(model, SSIU) and chosen in FAST:
         return fast_path(chosen).build(model, precision, False), chosen
 
     def plain(x: Tensor) -> Tensor:
@@ -114,7 +114,8 @@ def training_network(
         ModelError: see `choose_backend`.
     """
     chosen = choose_backend(model, device, backend, precision, True, shape, say)
-    return (KernelNetwork(model, precision) if chosen == "triton" else model), chosen
+    fast = isinstance(model, SSIU) and chosen == "triton"
+    return (KernelNetwork(model, precision) if fast else model), chosen
 
 
 def fast_path(name: str) -> FastPath:

@@ -136,7 +136,7 @@ class Packing:
 
     def __init__(self, channels: int):
         self.width = -(-channels // LANES) * LANES
-        self.pieces = []
+        self.pieces: list[Tensor] = []
 
     def add(self, piece: Tensor) -> None:
         piece = piece.detach().flatten()
@@ -248,7 +248,8 @@ class CpuInference:
     def __init__(self, model: SSIU):
         self.model, self.code = model, compiled()
         self.lock = threading.Lock()
-        self.version = self.weights = self.memory = None
+        self.version: list[tuple[int, int]] | None = None
+        self.weights = self.memory = torch.empty(0)
         self.check()
 
     def check(self) -> None:
@@ -261,7 +262,7 @@ class CpuInference:
             raise ValueError(f"the input is {x.dtype} on {x.device}; the CPU path takes float32 on the CPU")
         if x.dim() != 4 or x.shape[1] != 3 or 0 in x.shape:
             raise ValueError(f"the input has the shape {tuple(x.shape)}; (B, 3, H, W) is taken")
-        model, (height, width) = self.model, x.shape[-2:]
+        model, esam, (height, width) = self.model, self.model.body[0].s3, x.shape[-2:]
         x = reflect_pad(x).contiguous()
         out = x.new_empty(len(x), 3, model.scale * height, model.scale * width)
         channels = model.head.out_channels
@@ -269,8 +270,8 @@ class CpuInference:
             channels=-(-channels // LANES) * LANES,
             true_channels=channels,
             stages=len(model.body),
-            heads=model.body[0].s3.heads if model.body[0].s3 is not None else 0,
-            has_esam=model.body[0].s3 is not None,
+            heads=esam.heads if esam is not None else 0,
+            has_esam=esam is not None,
             has_moe=model.moe is not None,
             scale=model.scale,
             height=x.shape[2],
@@ -298,6 +299,6 @@ class CpuInference:
             if len(self.weights) != expected:
                 raise RuntimeError(f"{len(self.weights)} packed weights where models/cpu.cpp takes {expected}")
         needed = self.code.ssiu_memory(ctypes.byref(sizes))
-        if self.memory is None or len(self.memory) < needed:
-            self.memory = None  # given back before more is taken
+        if len(self.memory) < needed:
+            self.memory = torch.empty(0)  # what was taken is given back before more is
             self.memory = torch.empty(needed)

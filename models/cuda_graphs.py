@@ -44,7 +44,9 @@ class GraphCache:
     LIMIT = 32
 
     def __init__(self, network: Network):
-        self._network, self._seen, self._graphs, self._pool = network, set(), OrderedDict(), None
+        self._network, self._pool = network, None
+        self._seen: set[torch.Size] = set()
+        self._graphs: OrderedDict[torch.Size, tuple] = OrderedDict()  # shape -> graph, its input, its output
 
     def __call__(self, x: Tensor) -> Tensor:
         if x.shape not in self._seen:

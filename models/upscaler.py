@@ -63,12 +63,12 @@ class Upscaler:
             ModelError: anything else.
         """
         if isinstance(image, np.ndarray):
-            _check(image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and image.size, image)
+            _check(image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and image.size > 0, image)
             x = torch.from_numpy(np.ascontiguousarray(image)).to(self.device).permute(2, 0, 1)[None].float() / 255
             out = (self.network(x)[0].clamp(0, 1) * 255).round().to(torch.uint8)
             return out.permute(1, 2, 0).contiguous().cpu().numpy()
         _check(isinstance(image, Tensor) and image.is_floating_point() and image.dim() in (3, 4), image)
-        _check(image.shape[-3] == 3 and image.numel(), image)
+        _check(image.shape[-3] == 3 and image.numel() > 0, image)
         x = image.to(self.device, torch.float32)
         out = self.network(x if x.dim() == 4 else x[None])
         return (out if x.dim() == 4 else out[0]).to(image.device)

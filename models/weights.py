@@ -9,7 +9,7 @@ import hashlib
 import pickle
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import safetensors
@@ -25,7 +25,7 @@ SHIPPED = Path(__file__).parents[1] / "pretrain_model"  # the weights that come 
 PREFIXES = ("module.", "_orig_mod.")
 # Published files log scores as numpy scalars; rebuilding those runs no code of the file's.
 _scalar = np.float64(0).__reduce__()[0]
-NUMPY_SCALARS = [
+NUMPY_SCALARS: list[Any] = [
     np.dtype,
     *(type(np.dtype(kind)) for kind in ("float64", "float32", "int64")),
     *((_scalar, f"numpy.{module}.multiarray.scalar") for module in ("core", "_core")),  # numpy 1 and 2
