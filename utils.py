@@ -2,12 +2,17 @@
 
 import difflib
 import errno
-import fcntl
 import os
+import secrets
 import sys
 import tempfile
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from filelock import BaseFileLock, FileLock, Timeout
+
+LOCK_NAME = ".lock"  # in a held folder; one that a killed process left there holds nothing
 
 
 class InputError(ValueError):
@@ -23,9 +28,10 @@ def run_command(main, *errors: type[Exception]) -> None:
 
     Ctrl-C ends with exit code 130.
     """
+    expected: tuple[type[Exception], ...] = (InputError, *errors)
     try:
         sys.exit(main())
-    except (InputError, *errors) as error:
+    except expected as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
@@ -49,20 +55,18 @@ def atomic_write(path, data: bytes) -> None:
         InputError: the disk is full, or the folder cannot be written to; `path` keeps its old content.
     """
     path = Path(path)
-    temporary = None
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-        with os.fdopen(handle, "wb") as file:
+        with open(temporary, "xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
         _sync_folder(path.parent)
     except OSError as error:
-        if temporary is not None and os.path.exists(temporary):
-            os.unlink(temporary)
+        with suppress(OSError):  # it was not made, or has its final name already
+            temporary.unlink()
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         reason = "no space left" if full else error.strerror
         raise InputError(
@@ -83,37 +87,49 @@ def make_folder(folder) -> Path:
 
 
 @contextmanager
-def held_folder(folder):
+def held_folder(folder) -> Iterator[None]:
     """Make `folder` (removed again if nothing came into it) and hold it: no other process may while this one does.
 
+    The system lets go of it when the process ends, however it ends.
+
     Raises:
-        InputError: it cannot be made or written to, or another process holds it.
+        InputError: it cannot be made, written to or locked, or another process holds it.
     """
     folder = make_folder(folder)
-    handle = os.open(folder, os.O_RDONLY)
+    lock = FileLock(folder / LOCK_NAME)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            reason = "another process is at work in it; wait for it or choose another folder"
-            raise InputError(f"{folder}: {reason}") from error
-        try:
-            yield
-        finally:
-            with suppress(OSError):  # something came into it
-                folder.rmdir()
+        lock.acquire(blocking=False)
+    except (Timeout, FileNotFoundError) as error:  # not found: the process that held it has just removed it
+        reason = "another process is at work in it; wait for it or choose another folder"
+        raise InputError(f"{folder}: {reason}") from error
+    except OSError as error:
+        reason = f"cannot be locked ({error.strerror or error}); choose another folder"
+        raise InputError(f"{folder}: {reason}") from error
+    try:
+        yield
     finally:
-        os.close(handle)
+        _let_go(folder, lock)
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _let_go(folder: Path, lock: BaseFileLock) -> None:
+    """Remove the lock file, and the folder if it is empty then.
+
+    On POSIX the file goes first: another process that has opened it finds, once it has the lock, that the file is gone,
+    and gives up. On Windows a file that is open cannot be removed, by us or from under another process.
+    """
+    if os.name == "nt":
+        lock.release()
+    with suppress(OSError):  # Windows: another process has opened it meanwhile
+        (folder / LOCK_NAME).unlink()
+    lock.release()
+    with suppress(OSError):  # something came into it
+        folder.rmdir()
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a rename inside `folder` durable."""
+    """Make a rename inside `folder` durable. Windows cannot open a folder, and NTFS keeps a journal of renames."""
+    if os.name == "nt":
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -6,18 +6,18 @@ and names its data file, so a build that is killed leaves nothing that looks com
 """
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
 from tqdm import tqdm
 
 from datas.images import image_sizes, read_rgb
@@ -44,7 +44,7 @@ class Pack:
         self.offsets = np.asarray(offsets, np.int64)
         self.heights = np.asarray(heights, np.int64)
         self.widths = np.asarray(widths, np.int64)
-        self._flat = None
+        self._flat: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -95,10 +95,8 @@ def pack(files: Sequence[Path], cache_dir) -> Pack:
         return found
     try:
         manifest_path.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(manifest_path.with_suffix(".lock")):
-            if _open(manifest_path, stamps) is None:
-                _build(files, stamps, manifest_path)
-            return _open(manifest_path, stamps)
+        with FileLock(manifest_path.with_suffix(".lock")):  # the system frees it when the process ends, however it ends
+            return _open(manifest_path, stamps) or _build(files, stamps, manifest_path)
     except OSError as error:
         raise _unwritable(manifest_path.parent, error) from error
 
@@ -133,10 +131,10 @@ def _open(manifest_path: Path, stamps: dict) -> Pack | None:
         return None  # missing, cut short or foreign: a build replaces it
     if [(entry["size"], entry["mtime_ns"]) for entry in chosen] != list(stamps.values()):
         return None
-    return Pack(data_path, stamps, *([entry[key] for entry in chosen] for key in ("offset", "height", "width")))
+    return Pack(data_path, list(stamps), *([entry[key] for entry in chosen] for key in ("offset", "height", "width")))
 
 
-def _build(files: Sequence[Path], stamps: dict, manifest_path: Path) -> None:
+def _build(files: Sequence[Path], stamps: dict, manifest_path: Path) -> Pack:
     """Decode `files` into a new data file, then write the manifest; the lock must be held."""
     sizes = image_sizes(files)
     lengths = sizes.prod(axis=1) * CHANNELS
@@ -159,45 +157,47 @@ def _build(files: Sequence[Path], stamps: dict, manifest_path: Path) -> None:
     _remove_data_files(manifest_path)
     _need_space(manifest_path.parent, total)
     temporary = data_path.with_suffix(".bin.tmp")
-    _write_pixels(files, images, total, temporary)
+    _write_pixels(files, images, temporary)
     os.replace(temporary, data_path)
     manifest = {"format": FORMAT, "data": data_path.name, "bytes": total, "images": images}
     atomic_write(manifest_path, json.dumps(manifest, indent=1).encode())
+    return Pack(data_path, list(stamps), offsets[:-1], *sizes.T)
 
 
 def _remove_data_files(manifest_path: Path) -> None:
-    """Remove every data file of this pack: outdated ones, whose manifest is void without them, and leftovers."""
+    """Remove every data file of this pack: outdated ones, whose manifest is void without them, and leftovers.
+
+    Windows does not remove a file that another process has mapped; the build after this one will.
+    """
     for path in manifest_path.parent.iterdir():
         if path.name.startswith(f"{manifest_path.stem}-") and path.name.endswith((".bin", ".bin.tmp")):
-            path.unlink()
+            with suppress(PermissionError):
+                path.unlink()
 
 
-def _write_pixels(files: Sequence[Path], images: Sequence[dict], total: int, data_path: Path) -> None:
+def _write_pixels(files: Sequence[Path], images: Sequence[dict], data_path: Path) -> None:
     def copy(path: Path, image: dict) -> None:
         pixels = read_rgb(path)
         if pixels.shape != (image["height"], image["width"], CHANNELS):
             raise InputError(f"{path}: changed while it was read; start again when nothing writes to the folder")
-        _write_at(handle, pixels.reshape(-1), image["offset"])
+        _write_at(data_path, image["offset"], pixels)
 
-    # Written, not mapped: a full disk is an error here and would kill the process in a mapped file.
-    handle = os.open(data_path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
     try:
-        os.ftruncate(handle, total)
-        with ThreadPoolExecutor(DECODE_THREADS) as pool:
-            list(tqdm(pool.map(copy, files, images), f"packing {files[0].parent}", len(files), unit="image"))
-        os.fsync(handle)
+        with data_path.open("wb") as file:
+            with ThreadPoolExecutor(DECODE_THREADS) as pool:
+                list(tqdm(pool.map(copy, files, images), f"packing {files[0].parent}", len(files), unit="image"))
+            os.fsync(file.fileno())  # of what all handles wrote
     except BaseException:
         data_path.unlink(missing_ok=True)
         raise
-    finally:
-        os.close(handle)
 
 
-def _write_at(handle: int, pixels: np.ndarray, offset: int) -> None:
-    left = memoryview(pixels)
-    while left:  # one call writes 2 GiB at most
-        written = os.pwrite(handle, left, offset)
-        left, offset = left[written:], offset + written
+def _write_at(data_path: Path, offset: int, pixels: np.ndarray) -> None:
+    """Write an image into the data file; several threads may, as each call has a position of its own in the file."""
+    # Written, not mapped: a full disk is an error here and would kill the process in a mapped file.
+    with data_path.open("r+b") as file:
+        file.seek(offset)
+        file.write(pixels.reshape(-1).data)
 
 
 def _need_space(folder: Path, total: int) -> None:
@@ -210,11 +210,3 @@ def _unwritable(folder: Path, error: OSError) -> InputError:
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     reason = f"the disk is full, {error.strerror}" if full else error.strerror
     return InputError(f"{folder}: packed images cannot be stored here ({reason}); set `cache_path` to another folder")
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on `path`; the system frees it when the process ends, however it ends."""
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

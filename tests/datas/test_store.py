@@ -4,7 +4,6 @@ import json
 import multiprocessing
 import os
 import pickle
-import resource
 import signal
 import time
 from pathlib import Path
@@ -17,7 +16,14 @@ from datas.images import read_rgb, write_png
 from datas.store import pack
 from utils import InputError
 
-fork = multiprocessing.get_context("fork")
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+
+
+def forked(function, *arguments):
+    """A started process of the function, with what the test has changed in it."""
+    process = multiprocessing.get_context("fork").Process(target=function, args=arguments)
+    process.start()
+    return process
 
 
 @pytest.fixture
@@ -142,6 +148,24 @@ def test_a_pack_that_was_removed_meanwhile_is_named(files, cache):
         packed.whole(0)
 
 
+def test_outdated_pixels_that_cannot_be_removed_are_left_to_the_next_build(files, cache, monkeypatch):
+    old = pack(files, cache).path
+
+    def in_use(path, **_):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    write_png(files[1], np.full((9, 9, 3), 7, np.uint8))
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", in_use)  # as Windows does while another process reads them
+        packed = pack(files, cache)
+    assert_holds(packed, files)
+    assert sorted(data_files(cache)) == sorted([old, packed.path])
+    write_png(files[1], np.full((9, 9, 3), 8, np.uint8))
+    packed = pack(files, cache)
+    assert_holds(packed, files)
+    assert data_files(cache) == [packed.path]
+
+
 def _pack_slowly(files, cache, log: Path):
     def slow_read(path):
         time.sleep(0.05)
@@ -153,11 +177,10 @@ def _pack_slowly(files, cache, log: Path):
     assert_holds(pack(files, cache), files)
 
 
+@needs_fork
 def test_of_two_processes_one_builds_and_both_use_it(files, cache, tmp_path):
     log = tmp_path / "log"
-    processes = [fork.Process(target=_pack_slowly, args=(files, cache, log)) for _ in range(2)]
-    for process in processes:
-        process.start()
+    processes = [forked(_pack_slowly, files, cache, log) for _ in range(2)]
     for process in processes:
         process.join()
     assert [process.exitcode for process in processes] == [0, 0]
@@ -171,13 +194,13 @@ def _pack_and_die(files, cache, dying_call: str):
     pack(files, cache)
 
 
+@needs_fork
 @pytest.mark.parametrize("dying_call", ["_write_at", "replace", "atomic_write"])
 @pytest.mark.parametrize("images_before", [0, 3])
 def test_a_build_killed_half_way_is_cleaned_up_by_the_next(files, cache, dying_call, images_before):
     if images_before:
         pack(files[:images_before], cache)
-    process = fork.Process(target=_pack_and_die, args=(files, cache, dying_call))
-    process.start()
+    process = forked(_pack_and_die, files, cache, dying_call)
     process.join()
     assert process.exitcode == -signal.SIGKILL
     assert len(data_files(cache)) == 1
@@ -196,7 +219,7 @@ def test_a_damaged_image_stops_the_build_and_leaves_no_pixels(files, cache):
 
 def test_an_unwritable_cache_folder_is_named_with_the_key_to_change(files, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match=r"file/cache: .* set `cache_path`"):
+    with pytest.raises(InputError, match=r"file.cache: .* set `cache_path`"):
         pack(files, tmp_path / "file" / "cache")
 
 
@@ -208,6 +231,8 @@ def test_too_little_space_is_found_before_any_image_is_decoded(files, cache, dec
 
 
 def _pack_with_small_files_only(files, cache, results):
+    import resource  # of POSIX alone
+
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
     try:
         pack(files, cache)
@@ -215,10 +240,10 @@ def _pack_with_small_files_only(files, cache, results):
         results.put(str(error))
 
 
+@needs_fork
 def test_a_disk_that_fills_up_is_reported_and_nothing_is_left(files, cache):
-    results = fork.SimpleQueue()
-    process = fork.Process(target=_pack_with_small_files_only, args=(files, cache, results))
-    process.start()
+    results = multiprocessing.get_context("fork").SimpleQueue()
+    process = forked(_pack_with_small_files_only, files, cache, results)
     process.join()
     assert process.exitcode == 0
     assert "the disk is full" in results.get()

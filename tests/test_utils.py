@@ -1,0 +1,157 @@
+"""Atomic files and held folders: what other processes see, and what is left when one is killed."""
+
+import errno
+import os
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import pytest
+from helpers import ROOT
+
+import utils
+from utils import InputError, atomic_write, held_folder
+
+HOLD = "import sys, time, utils\nwith utils.held_folder(sys.argv[1]):\n    print('held', flush=True)\n    "
+posix = pytest.mark.skipif(os.name == "nt", reason="of POSIX alone")
+
+
+@pytest.fixture(params=["posix", "nt"])
+def system(request, monkeypatch):
+    """The order of things of POSIX, and that of Windows."""
+    if os.name == "nt" and request.param != "nt":
+        pytest.skip("Windows does not do what POSIX allows")
+    monkeypatch.setattr(utils, "os", SimpleNamespace(**{**vars(os), "name": request.param}))
+
+
+@pytest.fixture
+def start():
+    """Function of a program and its arguments: the process that runs it in the project's root."""
+    processes = []
+
+    def run(program: str, *arguments) -> subprocess.Popen:
+        command = [sys.executable, "-c", program, *map(str, arguments)]
+        processes.append(subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True))
+        return processes[-1]
+
+    yield run
+    for process in processes:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+@posix
+def test_a_written_file_has_the_permissions_of_any_new_file(tmp_path):
+    before = os.umask(0o027)
+    try:
+        atomic_write(tmp_path / "file", b"content")
+        assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640
+    finally:
+        os.umask(before)
+
+
+def test_a_write_that_fails_leaves_the_old_file_alone(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    atomic_write(tmp_path / "file", b"old")
+    monkeypatch.setattr(utils.os, "fsync", full)
+    with pytest.raises(InputError, match=r"file: could not be written \(no space left\); what stood there before is"):
+        atomic_write(tmp_path / "file", b"new")
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]
+
+
+def test_a_write_into_what_is_no_folder_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"file.new: could not be written"):
+        atomic_write(tmp_path / "file" / "new", b"content")
+
+
+def test_a_held_folder_is_gone_afterwards_if_nothing_came_into_it(tmp_path, system):
+    with held_folder(tmp_path / "run"):
+        assert (tmp_path / "run").is_dir()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_of_a_held_folder_what_came_into_it_is_left_and_nothing_else(tmp_path, system):
+    with pytest.raises(RuntimeError, match="inside"), held_folder(tmp_path / "run"):
+        (tmp_path / "run" / "file").touch()
+        raise RuntimeError("inside")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["file"]
+
+
+def test_the_lock_file_is_hidden_and_is_the_only_file_of_a_folder_just_held(tmp_path):
+    with held_folder(tmp_path):
+        assert [path.name[0] for path in tmp_path.iterdir()] == ["."]
+
+
+def test_a_folder_held_by_another_process_is_refused_at_once_and_left_alone(tmp_path, start):
+    process = start(HOLD + "time.sleep(60)", tmp_path / "run")
+    assert process.stdout.readline() == "held\n"
+    before = time.monotonic()
+    message = "run: another process is at work in it; wait for it or choose another folder$"
+    with pytest.raises(InputError, match=message), held_folder(tmp_path / "run"):
+        pass
+    assert time.monotonic() - before < 1
+    assert (tmp_path / "run").is_dir()
+
+
+def test_a_folder_whose_holder_was_killed_can_be_held(tmp_path, start):
+    process = start(HOLD + "time.sleep(60)", tmp_path / "run")
+    assert process.stdout.readline() == "held\n"
+    process.kill()
+    process.wait()
+    with held_folder(tmp_path / "run"):
+        pass
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_forked_process_that_outlives_its_killed_parent_holds_nothing(tmp_path, start):
+    program = """
+    import os, signal
+    if os.fork():
+        os.kill(os.getpid(), signal.SIGKILL)
+    print(os.getpid(), flush=True)
+    time.sleep(60)
+"""
+    process = start(HOLD + program, tmp_path / "run")
+    assert process.stdout.readline() == "held\n"
+    child = int(process.stdout.readline())
+    try:
+        process.wait()
+        with held_folder(tmp_path / "run"):
+            pass
+    finally:
+        os.kill(child, 9)
+
+
+def test_processes_that_come_and_go_never_hold_a_folder_together(tmp_path, start):
+    program = """
+import os, sys, time, utils
+folder, mark = sys.argv[1:]
+held, end = 0, time.monotonic() + 1.5
+while time.monotonic() < end:
+    try:
+        with utils.held_folder(folder):
+            os.close(os.open(mark, os.O_CREAT | os.O_EXCL))  # fails where another process is inside
+            os.remove(mark)
+            held += 1
+    except utils.InputError:
+        pass
+print(held)
+"""
+    processes = [start(program, tmp_path / "run", tmp_path / "mark") for _ in range(4)]
+    outputs = [process.communicate()[0] for process in processes]
+    assert [process.returncode for process in processes] == [0] * 4
+    assert sum(map(int, outputs)) > 20
+    if os.name != "nt":  # there, one that is refused may have the lock file open while the holder would remove it
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_locked_is_named_with_the_reason(tmp_path):
+    (tmp_path / utils.LOCK_NAME).mkdir()
+    with pytest.raises(InputError, match=r"cannot be locked \(.+\); choose another folder"), held_folder(tmp_path):
+        pass
