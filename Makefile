@@ -1,4 +1,4 @@
-# make demo: everything once, small, on built-in photographs.   make test: lint and tests.
+# make demo: everything once, small, on built-in photographs.   make test: lint, types and tests.
 # Both need Python >= 3.10, git and make; the rest is installed into .venv.
 
 PYTHON ?= python3
@@ -30,6 +30,8 @@ demo: .venv/ready
 
 test: .venv/ready-to-test
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/mypy
 	$(BIN)/python -m pytest -q
 
 clean:

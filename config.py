@@ -1,32 +1,37 @@
 """The configuration: one frozen dataclass, read from a flat YAML file and `--set key=value` overrides.
 
-The keys of published SSIU files keep their names and meaning. Keys without a default must stand in the file. Anything
-unknown, of the wrong type or out of range is refused before any work starts, with the file and the key named.
+The keys of published SSIU files keep their names and meaning. Keys without a default must stand in the file; those of
+SSUFSR stand there for this network only. Anything unknown, of the wrong type or out of range is refused before any work
+starts, with the file and the key named.
 """
 
 import dataclasses
 import math
 import typing
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
 
-from datas import TRAINING_DATASETS
+from datas import SCALES, TRAINING_DATASETS
 from models import BACKENDS, PRECISIONS, check_architecture
+from models.registry import SSUFSR, SSUFSR_KEYS, SSUFSR_REQUIRED
 from utils import InputError, did_you_mean
 
 SCHEDULES = ("epoch", "progress")
+Switch = typing.Literal["auto", True, False]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
     # --- network (paper, section III) ---
-    model: str  # 'SSUFSR', the name in published files
+    model: str  # 'SSUFSR', the name in published files; 'package.module:Name' for another (docs/extending.md)
+    model_args: dict = field(default_factory=dict)  # keyword arguments of another network
     scale: int  # s: 2, 3 or 4
-    n_feats: int  # C, channels; 64 in the paper
-    num_heads: int  # heads of ESAM; 4
-    n_blocks: int  # N, unfolding stages, a multiple of 3; 9
+    n_feats: int = 0  # C, channels; 64 in the paper. SSUFSR must have this and the next two, another network none
+    num_heads: int = 0  # heads of ESAM; 4
+    n_blocks: int = 0  # N, unfolding stages, a multiple of 3; 9
     rgb_range: float = 1.0  # images are RGB in [0, 1]; nothing else is supported
     colors: int = 3  # RGB; nothing else is supported
     use_esam: bool = True  # ablation: False leaves S3.a out
@@ -58,6 +63,7 @@ class Config:
     gamma: float = 0.5  # likewise
     lambda_l1: float  # weight of L1; 1.0
     lambda_fft: float  # weight of the FFT loss; 0.01
+    losses: dict[str, float] = field(default_factory=dict)  # weights of further losses by name, see training/losses.py
     seed: int = 2024  # initial weights and sampling
 
     # --- options that change the recipe, all off ---
@@ -70,8 +76,8 @@ class Config:
 
     # --- the same numbers, faster ---
     backend: str = "auto"  # 'plain', 'cpu' or 'triton'; 'auto' takes the fastest that fits, see models/backends.py
-    cuda_graph: bool = False  # record the training step once and replay it (one GPU)
-    data_on_gpu: bool = False  # hold the training images on the GPU and crop there
+    cuda_graph: Switch = "auto"  # capture the training step and replay it (one GPU); 'auto': if it proves right
+    data_on_gpu: Switch = "auto"  # hold the training images on the device and crop there; 'auto': on a GPU they fit on
 
     # --- evaluation ---
     eval_precision: str = "float32"  # of validation and test.py; anything else is not for reported numbers
@@ -91,6 +97,8 @@ class Config:
         for key, wrong, remedy in self._problems():
             if wrong:
                 raise InputError(f"config key '{key}': {getattr(self, key)!r} {remedy}")
+        if self.model != SSUFSR:
+            return
         try:
             check_architecture(self.scale, self.n_feats, self.num_heads, self.n_blocks, self.msgm_depthwise)
         except ValueError as error:
@@ -101,7 +109,11 @@ class Config:
         for key, value in vars(self).items():
             if isinstance(value, float):
                 yield key, not math.isfinite(value), "is not a finite number"
-        yield "model", self.model != "SSUFSR", "is unknown; the network of this project is 'SSUFSR'"
+        other = self.model != SSUFSR
+        unnamed = other and ":" not in self.model
+        yield "model", unnamed, "is unknown; the network of this project is 'SSUFSR', any other is package.module:Name"
+        yield "model_args", not other and self.model_args, "is for other networks; SSUFSR has config keys of its own"
+        yield "scale", other and self.scale not in SCALES, f"is not one of {', '.join(map(str, SCALES))}"
         yield "rgb_range", self.rgb_range != 1.0, "is not supported; images are RGB in [0, 1]: use 1.0"
         yield "colors", self.colors != 3, "is not supported; the network works on RGB: use 3"
         yield "data_path", not self.data_path, "is empty; name the folder that holds DF2K/ and benchmark/"
@@ -122,13 +134,18 @@ class Config:
         yield "schedule", self.schedule not in SCHEDULES, f"is not one of {', '.join(SCHEDULES)}"
         yield "lambda_l1", self.lambda_l1 < 0, "is negative"
         yield "lambda_fft", self.lambda_fft < 0, "is negative"
-        yield "lambda_l1", self.lambda_l1 == self.lambda_fft == 0, "and lambda_fft are both 0: there is no loss"
+        no_loss = self.lambda_l1 == self.lambda_fft == 0 and not self.losses
+        yield "lambda_l1", no_loss, "and lambda_fft are both 0: there is no loss"
+        taken = {"l1", "fft"} & self.losses.keys()
+        yield "losses", taken, "names l1 or fft; their weights are the config keys lambda_l1 and lambda_fft"
+        for name, weight in self.losses.items():
+            yield "losses", not 0 < weight < math.inf, f"gives '{name}' a weight that is not a finite number above 0"
         yield "ema_decay", not 0 <= self.ema_decay < 1, "is not in [0, 1)"
         for key, known in (("precision", PRECISIONS), ("eval_precision", PRECISIONS), ("backend", BACKENDS)):
             yield key, getattr(self, key) not in known, f"is not one of {', '.join(known)}"
         untraceable = self.compile and self.backend not in ("auto", "plain")
         yield "compile", untraceable, f"compiles the plain network; it does not go with backend {self.backend!r}"
-        scaled = self.cuda_graph and self.precision == "fp16"
+        scaled = self.cuda_graph is True and self.precision == "fp16"
         yield "cuda_graph", scaled, "does not go with precision 'fp16', whose loss scaling waits for the device"
         yield "eval_sets", len(set(self.eval_sets)) < len(self.eval_sets), "names a set twice"
         bad_ids = min(self.gpu_ids, default=0) < 0 or len(set(self.gpu_ids)) < len(self.gpu_ids)
@@ -142,16 +159,18 @@ class Config:
 
     def to_yaml(self) -> str:
         """The resolved configuration as YAML that `load_config` reads back to an equal Config."""
-        plain = {key: list(v) if isinstance(v, tuple) else v for key, v in dataclasses.asdict(self).items()}
+        left_out = () if self.model == SSUFSR else SSUFSR_KEYS
+        values = {key: value for key, value in dataclasses.asdict(self).items() if key not in left_out}
+        plain = {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
         return yaml.safe_dump(plain, sort_keys=False, default_flow_style=None)
 
 
-FIELDS = {field.name: field for field in dataclasses.fields(Config)}
+FIELDS = {entry.name: entry for entry in dataclasses.fields(Config)}
 TYPES = typing.get_type_hints(Config)
 EXPECTED = {int: "a whole number", float: "a number", bool: "True or False", str: "text", dict: "a mapping"}
 
 
-def load_config(path, overrides: list[str] = ()) -> Config:
+def load_config(path, overrides: Sequence[str] = ()) -> Config:
     """Read a YAML file, then apply `key=value` overrides (values are YAML too).
 
     Raises:
@@ -162,15 +181,27 @@ def load_config(path, overrides: list[str] = ()) -> Config:
     unknown = [key for key in values if key not in FIELDS]
     if unknown:
         raise InputError(f"{path}: unknown config key '{unknown[0]}'{did_you_mean(unknown[0], FIELDS)}")
-    missing = [f.name for f in FIELDS.values() if f.default is dataclasses.MISSING and f.name not in values]
+    sources = {key: "--set" if key in named else path for key in values}
+    model = str(values.get("model", SSUFSR))
+    missing = [key for key in FIELDS if key not in values and is_required(key, model)]
     if missing:
         raise InputError(f"{path}: config key '{missing[0]}' is missing; add it (configs/ has complete examples)")
-    sources = {key: "--set" if key in named else path for key in values}
+    misplaced = [key for key in SSUFSR_KEYS if key in values and ":" in model]
+    if misplaced:
+        advice = f"belongs to SSUFSR; put arguments of {model} under model_args"
+        raise InputError(f"{sources[misplaced[0]]}: config key '{misplaced[0]}': {advice}")
     converted = {key: convert(f"{sources[key]}: config key '{key}'", values[key], TYPES[key]) for key in values}
     try:
         return Config(**converted)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
+
+
+def is_required(key: str, model: str) -> bool:
+    """Whether a config key has no default, for this network."""
+    entry = FIELDS[key]
+    bare = entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING
+    return bare or (model == SSUFSR and key in SSUFSR_REQUIRED)
 
 
 def read_yaml(path) -> dict:
@@ -183,14 +214,15 @@ def read_yaml(path) -> dict:
     try:
         values = yaml.load(text, Loader=_UniqueKeyLoader)
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date or number that is none
-        where = f", line {error.problem_mark.line + 1}" if getattr(error, "problem_mark", None) else ""
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
         raise InputError(f"{path}{where}: not valid YAML ({getattr(error, 'problem', None) or error})") from error
     if not isinstance(values, dict):
         raise InputError(f"{path}: not a config: expected lines of 'key: value'")
     return values
 
 
-def parse_overrides(overrides: list[str]) -> dict:
+def parse_overrides(overrides: Sequence[str]) -> dict:
     """['lr=1e-4', 'eval_sets=[Set5]'] -> {'lr': ..., 'eval_sets': [...]}; InputError for anything else."""
     values = {}
     for item in overrides:
@@ -208,7 +240,7 @@ def parse_overrides(overrides: list[str]) -> dict:
 
 
 def convert(where: str, value, wanted):
-    """`value` as the annotated type `wanted`; an empty value stands for empty text or an empty list.
+    """`value` as the annotated type `wanted`; an empty value stands for empty text, an empty list or mapping.
 
     YAML 1.1 reads 1e-6 (without a point) as text, and published files write 1 for True: both are understood.
     """
@@ -219,8 +251,17 @@ def convert(where: str, value, wanted):
         if not isinstance(value, list):
             raise InputError(f"{where}: expected a list, got {value!r}")
         return tuple(convert(f"{where}[{place}]", item, item_type) for place, item in enumerate(value))
-    if wanted is str and value is None:
-        return ""
+    if typing.get_origin(wanted) is dict:
+        item_type = typing.get_args(wanted)[1]
+        items = convert(where, value, dict).items()
+        return {str(key): convert(f"{where}[{key}]", item, item_type) for key, item in items}
+    if typing.get_origin(wanted) is typing.Literal:
+        choices = typing.get_args(wanted)
+        if value not in choices:
+            raise InputError(f"{where}: expected {', '.join(map(str, choices))}, got {value!r}")
+        return choices[choices.index(value)]  # True for 1
+    if wanted in (str, dict) and value is None:
+        return wanted()
     if wanted is bool and value in (0, 1):
         return bool(value)
     if wanted is float and isinstance(value, (int, str)) and not isinstance(value, bool):

@@ -22,6 +22,7 @@ import torch
 
 from config import Config, load_config
 from datas.check import check_data
+from datas.prepare import JOBS
 from models import ModelError, cpu, create_model, kernels
 from models.architecture import Architecture, architecture_of
 from models.backends import TYPICAL, fast_path
@@ -145,7 +146,7 @@ def data(config: Config) -> list[Finding]:
     """Pairs, sizes, damage and leakage of everything in data_path; every image is decoded."""
     folders = [str(entry["path"]) for entry in config.data]
     try:
-        looked = check_data(config.data_path, [config.scale], os.cpu_count() or 1, folders)
+        looked = check_data(config.data_path, [config.scale], JOBS, folders)
     except InputError as error:
         return [Finding("FAIL", "data", str(error))]
     found = [Finding("ok", "data", line) for line in looked.looked_at]

@@ -4,6 +4,7 @@
     python test.py --config ./configs/SSUFSR_light_x2.yml --set pretrain=pretrain_model/model_x2_290.pt --json x2.json
     python test.py --config ./configs/SSUFSR_light_x4.yml --set 'eval_sets=[Set5]' --save-images --self-ensemble
     python test.py --config ./configs/SSUFSR_light_x4.yml --set 'eval_sets=[MyPhotos]' --lr-only
+    torchrun --nproc_per_node=4 test.py --config ... --set 'gpu_ids=[0, 1, 2, 3]'       images shared among four GPUs
 
 Weights are those of the config key `pretrain`; where it is empty, those that come with the project for the scale.
 """
@@ -11,15 +12,14 @@ Weights are those of the config key `pretrain`; where it is empty, those that co
 import argparse
 from pathlib import Path
 
-from tqdm import tqdm
-
-from config import load_config, read_yaml
-from datas import BenchmarkSet
+from config import load_config, parse_overrides, read_yaml
+from datas import open_benchmark_sets
 from evaluation.evaluator import evaluate_set, self_ensemble
-from evaluation.report import as_json, table, write_csv, write_json, write_model_card
-from models import ModelError, create_model, inference
-from models.devices import device_name, pick_device
-from models.weights import SHIPPED, load_weights, shipped_weights
+from evaluation.network import open_model, weights_file
+from evaluation.report import as_json, special_conditions, table, write_csv, write_json, write_model_card
+from models import ModelError, inference
+from models.devices import device_name
+from training.processes import Process
 from utils import InputError, make_folder, run_command
 
 
@@ -36,39 +36,60 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def output_folder(arguments: argparse.Namespace) -> Path:
+    """The folder of --out. Raises InputError if it, or the file of --json, cannot be written."""
+    if arguments.json:
+        if arguments.json.is_dir():
+            raise InputError(f"--json {arguments.json}: is a folder; name a file, such as {arguments.json / 'x4.json'}")
+        make_folder(arguments.json.parent)
+    return make_folder(arguments.out or Path("results") / Path(arguments.config).stem)
+
+
 def main() -> None:
     arguments = parse_arguments()
     config = load_config(arguments.config, arguments.set)
-    out = make_folder(arguments.out or Path("results") / Path(arguments.config).stem)
-    if arguments.json:
-        make_folder(arguments.json.parent)
+    out = output_folder(arguments)
     if not config.eval_sets:
         raise InputError(f"{arguments.config}: config key 'eval_sets' is empty: there is nothing to evaluate")
-    sets = [BenchmarkSet(config.data_path, name, config.scale, arguments.lr_only) for name in config.eval_sets]
-    weights = Path(config.pretrain) if config.pretrain else shipped_weights(SHIPPED, config.scale)
+    process = Process.join(config)
+    say = print if process.is_first else lambda text: None
+    named = "eval_sets" in parse_overrides(arguments.set)
+    sets = open_benchmark_sets(config.data_path, config.eval_sets, config.scale, arguments.lr_only, named, say)
+    weights = weights_file(config)
     facts = read_yaml(weights.with_suffix(".yml")) if arguments.model_card else {}
-    device = pick_device(config.gpu_ids)
 
-    model = create_model(config)
-    load_weights(model, weights)
-    network, backend = inference(model.to(device).eval(), device, config.backend, config.eval_precision)
-    origin = "" if config.pretrain else " (shipped: pretrain is empty)"
-    print(f"weights: {weights}{origin}; {config.eval_precision} on {device_name(device)}, backend {backend}")
+    model = open_model(config, weights, process.device)
+    network, backend = inference(model, process.device, config.backend, config.eval_precision, say=say)
     network = self_ensemble(network) if arguments.self_ensemble else network
+    origin = "" if config.pretrain else " (shipped: pretrain is empty)"
+    where = f"{process.world} x " * (process.world > 1) + device_name(process.device)
+    averaged = ", self-ensemble x8" * arguments.self_ensemble
+    say(f"weights: {weights}{origin}; {config.eval_precision} on {where}, backend {backend}{averaged}")
 
-    results = []
+    results, written = [], [out / "per_image.csv"]
     for images in sets:
         folder = out / images.name if arguments.save_images or config.save_image else None
-        bar = tqdm(images, desc=images.name, leave=False)
-        results.append(evaluate_set(network, bar, images.name, config.scale, device, True, folder))
+        if folder is not None:
+            written.append(folder / f"*_x{config.scale}.png")
+        results.append(
+            evaluate_set(
+                network, images, images.name, config.scale, process.device,
+                with_bicubic=True, image_folder=folder, share=process,
+            )
+        )  # fmt: skip
 
-    print(table(results, config.scale))
-    write_csv(out / "per_image.csv", results)
-    summary = as_json(results, config, weights, device_name(device), arguments.self_ensemble)
-    if arguments.json:
-        write_json(arguments.json, summary)
-    if arguments.model_card:
-        print(f"wrote {write_model_card(weights, facts, table(results, config.scale), summary)}")
+    if process.is_first:
+        printed = table(results, config.scale, special_conditions(config.eval_precision, arguments.self_ensemble))
+        print(printed)
+        write_csv(out / "per_image.csv", results)
+        summary = as_json(results, config, weights, where, arguments.self_ensemble)
+        if arguments.json:
+            write_json(arguments.json, summary)
+            written.append(arguments.json)
+        if arguments.model_card:
+            written.append(write_model_card(weights, facts, printed, summary))
+        print("\n".join(["", *(f"wrote {file}" for file in written)]))
+    process.leave()
 
 
 if __name__ == "__main__":

@@ -1,14 +1,13 @@
 """Evaluation sets: pairs of whole LR and HR images, read one at a time."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from datas import layout
-from datas.images import image_sizes, list_images, read_rgb
-from datas.pairs import find_lr, prepare_advice, size_problems, stop_on
+from datas.images import list_images, read_rgb
+from datas.layout import BENCHMARKS, benchmark_folder, checked_pairs, lr_folder
 from utils import InputError, did_you_mean
 
 
@@ -37,9 +36,13 @@ class BenchmarkSet:
         self.scale = scale
         if not data_path:
             raise InputError("data_path: is empty; set it to the folder that holds `benchmark`")
-        folder = _existing_folder(Path(data_path), name)
-        hr_dir, lr_dir = folder / "HR", layout.lr_folder(folder / "HR", scale)
-        self._files = _lr_files(lr_dir, scale) if lr_only else _checked_pairs(hr_dir, lr_dir, scale)
+        folder = benchmark_folder(data_path, name)
+        if not folder.is_dir():
+            advice = f"put the set's images into {folder / 'HR'}, or check data_path and eval_sets"
+            problem = f"no such folder, so there is no evaluation set '{name}'"
+            raise InputError(f"{folder}: {problem}; {advice}{_spelling_hint(folder)}")
+        hr_dir, lr_dir = folder / "HR", lr_folder(folder / "HR", scale)
+        self._files = _lr_files(lr_dir, scale) if lr_only else _paired_files(hr_dir, lr_dir, scale)
 
     def __len__(self) -> int:
         return len(self._files)
@@ -48,6 +51,11 @@ class BenchmarkSet:
     def names(self) -> list[str]:
         """The image names in order, without the suffix and without the LR files' `x{scale}`."""
         return [name for name, _, _ in self._files]
+
+    @property
+    def hr_files(self) -> list[Path]:
+        """The HR files in order; none with `lr_only`."""
+        return [hr_file for _, _, hr_file in self._files if hr_file is not None]
 
     def __getitem__(self, index: int) -> Pair:
         name, lr_file, hr_file = self._files[index]
@@ -61,23 +69,44 @@ class BenchmarkSet:
         return (self[index] for index in range(len(self)))
 
 
-def _existing_folder(data_path: Path, name: str) -> Path:
-    folder = layout.benchmark_folder(data_path, name)
-    if not folder.is_dir():
-        present = [path.name for path in folder.parent.iterdir() if path.is_dir()] if folder.parent.is_dir() else []
-        hint = "" if name in layout.BENCHMARKS else did_you_mean(name, [*layout.BENCHMARKS, *present])
-        advice = f"put the set's images into {folder / 'HR'}, or check data_path and eval_sets"
-        raise InputError(f"{folder}: no such folder, so there is no evaluation set '{name}'; {advice}{hint}")
-    return folder
+def open_benchmark_sets(
+    data_path,
+    names: Sequence[str],
+    scale: int,
+    lr_only: bool = False,
+    named: bool = True,
+    say: Callable[[str], object] = print,
+) -> list[BenchmarkSet]:
+    """The evaluation sets `names`, in their order.
+
+    Args:
+        named: whether the user asked for these very sets, so that each must be there. Otherwise a set whose folder is
+            absent is skipped, with one line through `say`, as long as another one is there.
+
+    Raises:
+        InputError: as `BenchmarkSet` does; if no set is there, for the first.
+    """
+    present = [name for name in names if benchmark_folder(data_path, name).is_dir()]
+    wanted = names if named or not present else present
+    for name in names:
+        if name not in wanted:
+            folder = benchmark_folder(data_path, name)
+            say(f"{folder}: no such folder; evaluation set '{name}' is skipped{_spelling_hint(folder)}")
+    return [BenchmarkSet(data_path, name, scale, lr_only) for name in wanted]
 
 
-def _checked_pairs(hr_dir: Path, lr_dir: Path, scale: int) -> list[tuple[str, Path, Path]]:
-    pairs, problems = find_lr(list_images(hr_dir), hr_dir, lr_dir, scale, extra_allowed=False)
-    stop_on(problems, prepare_advice(hr_dir, scale))
-    hr_sizes, lr_sizes = (image_sizes(files) for files in zip(*pairs, strict=True))
-    stop_on(size_problems(pairs, hr_sizes, lr_sizes, scale), prepare_advice(hr_dir, scale))
+def _spelling_hint(folder: Path) -> str:
+    """Which set may be meant by the folder of a set that is absent; empty if the set is a published one."""
+    present = [path.name for path in folder.parent.iterdir() if path.is_dir()] if folder.parent.is_dir() else []
+    return "" if folder.name in BENCHMARKS else did_you_mean(folder.name, [*BENCHMARKS, *present])
+
+
+def _paired_files(hr_dir: Path, lr_dir: Path, scale: int) -> list[tuple[str, Path, Path | None]]:
+    """(name, LR file, HR file) of every image."""
+    pairs, _ = checked_pairs(list_images(hr_dir), hr_dir, lr_dir, scale)
     return [(hr_file.stem, lr_file, hr_file) for hr_file, lr_file in pairs]
 
 
-def _lr_files(lr_dir: Path, scale: int) -> list[tuple[str, Path, None]]:
+def _lr_files(lr_dir: Path, scale: int) -> list[tuple[str, Path, Path | None]]:
+    """(name, LR file, None) of every image."""
     return [(path.stem.removesuffix(f"x{scale}"), path, None) for path in list_images(lr_dir)]

@@ -2,7 +2,7 @@
 
     python -m datas.prepare --hr data/DF2K/DF2K_train_HR --scales 2 3 4        # LR folders beside the HR folder
     python -m datas.prepare --hr DIR --hr DIR2 --scales 4 --out OUT --jobs 8   # LR folders inside OUT
-    python -m datas.prepare --check data                                       # one report of every problem
+    python -m datas.prepare --check data                                       # every problem that is found
 
 Making can be interrupted and repeated: LR images that are in order are left alone. LR images are those of MATLAB's
 imresize (`datas.degradation`).
@@ -17,11 +17,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from datas import layout
 from datas.check import check_data
 from datas.degradation import downscale
 from datas.images import SUFFIXES, image_sizes, list_images, read_rgb, write_png
+from datas.layout import SCALES, lr_folder, lr_name
 from utils import InputError, run_command
+
+JOBS = min(os.cpu_count() or 1, 61)  # processes; Windows cannot wait for more
 
 
 def make_lr(hr_dir, scales: Sequence[int], out_dir=None, jobs: int = 1) -> int:
@@ -50,18 +52,20 @@ def make_lr(hr_dir, scales: Sequence[int], out_dir=None, jobs: int = 1) -> int:
 
 def lr_target(hr_dir, scale: int, out_dir=None) -> Path:
     """The LR folder that `make_lr` fills: that of the layout, moved into `out_dir` if there is one."""
-    folder = layout.lr_folder(hr_dir, scale)
+    folder = lr_folder(hr_dir, scale)
     return folder if out_dir is None else Path(out_dir) / folder.parent.name / folder.name
 
 
 def _make_image(hr_file: Path, folders: dict[int, Path]) -> int:
     """Make one image's LR versions in `folders` (by scale); return how many had to be written."""
-    targets = {scale: _lr_file(folder, layout.lr_name(hr_file.stem, scale)) for scale, folder in folders.items()}
+    targets = {scale: _lr_file(folder, lr_name(hr_file.stem, scale)) for scale, folder in folders.items()}
     height, width = image_sizes([hr_file])[0]
     stale = [
         scale for scale, path in targets.items() if not _in_order(path, hr_file, (height // scale, width // scale))
     ]
-    image = read_rgb(hr_file) if stale else None
+    if not stale:
+        return 0
+    image = read_rgb(hr_file)
     for scale in stale:
         if targets[scale].suffix != ".png":
             raise InputError(f"{targets[scale]}: does not fit {hr_file}, or is older; remove it and start again")
@@ -85,7 +89,7 @@ def _in_order(lr_file: Path, hr_file: Path, size: tuple[int, int]) -> bool:
 
 
 def _refuse_shared_targets(hr_dirs: Sequence[str], scale: int, out_dir) -> None:
-    targets = {}
+    targets: dict[Path, str] = {}
     for hr_dir in hr_dirs:
         other = targets.setdefault(lr_target(hr_dir, scale, out_dir), hr_dir)
         if other != hr_dir:
@@ -100,9 +104,9 @@ def _arguments(command_line: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--also", action="append", default=[], metavar="DIR", help="--check: a further training HR folder"
     )
-    parser.add_argument("--scales", type=int, nargs="+", choices=layout.SCALES, help="needed with --hr")
+    parser.add_argument("--scales", type=int, nargs="+", choices=SCALES, help="needed with --hr")
     parser.add_argument("--out", metavar="DIR", help="where the LR folders go (default: beside the HR folder)")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), metavar="N", help="processes (default: all cores)")
+    parser.add_argument("--jobs", type=int, default=JOBS, metavar="N", help="processes (default: all cores)")
     arguments = parser.parse_args(command_line)
     if arguments.hr and not arguments.scales:
         parser.error("--hr needs --scales, such as --scales 2 3 4")
@@ -119,9 +123,9 @@ def main(command_line: Sequence[str] | None = None) -> int:
     """Returns the exit code: 0, or 1 when --check found problems."""
     arguments = _arguments(command_line)
     if arguments.check:
-        report = check_data(arguments.check, arguments.scales, arguments.jobs, arguments.also)
-        print(report.text())
-        return 1 if report.problems else 0
+        findings = check_data(arguments.check, arguments.scales, arguments.jobs, arguments.also)
+        print(findings.text())
+        return 1 if findings.problems else 0
     _refuse_shared_targets(arguments.hr, arguments.scales[0], arguments.out)
     for hr_dir in arguments.hr:
         written = make_lr(hr_dir, arguments.scales, arguments.out, arguments.jobs)

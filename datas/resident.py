@@ -67,7 +67,7 @@ class ResidentTrainSet:
 
         An epoch's plan is uploaded whole, some megabytes, so that nothing crosses to the device between epochs.
         """
-        per_epoch, size = self.data.iterations_per_epoch, self.data.batch_size
+        per_epoch, size = self.data.iterations_per_epoch, self.data.config.batch_size
         for epoch in range(start // per_epoch, -(-stop // per_epoch)):
             plan = self.data.plan(epoch)
             columns = [getattr(plan, name).astype(np.int64) for name in COLUMNS]
@@ -78,7 +78,7 @@ class ResidentTrainSet:
 
     def crops(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """LR (B, p, p, 3) and HR (B, s p, s p, 3) uint8 crops of plan rows (B, 6)."""
-        scale, side = self.data.scale, self.data.lr_patch
+        scale, side = self.data.config.scale, self.data.lr_patch
         return self._lr.crops(rows, side, 1), self._hr.crops(rows, scale * side, scale)
 
 

@@ -15,13 +15,15 @@ from pathlib import Path
 import numpy as np
 import skimage.data
 
-from datas import layout
 from datas.images import read_rgb, write_png
+from datas.layout import SCALES, TRAINING_DATASETS, benchmark_folder
 from datas.prepare import make_lr
 from utils import InputError, run_command
 
-# Name -> (file in skimage/data, (top, left, height, width) of the part that is used, or None for all of it).
-TRAIN = {
+Part = tuple[int, int, int, int]  # top, left, height and width in pixels
+
+# Name -> (file in skimage/data, the part that is used, or None for all of it).
+TRAIN: dict[str, tuple[str, Part | None]] = {
     "astronaut": ("astronaut.png", None),
     "hubble": ("hubble_deep_field.jpg", None),
     "immunohistochemistry": ("ihc.png", None),
@@ -29,7 +31,7 @@ TRAIN = {
     "motorcycle_right": ("motorcycle_right.png", None),
     "retina": ("retina.jpg", (355, 205, 700, 1000)),
 }
-TEST = {
+TEST: dict[str, tuple[str, Part | None]] = {
     "cat": ("chelsea.png", (0, 60, 300, 360)),
     "coffee": ("coffee.png", (40, 120, 320, 384)),
     "rocket": ("rocket.jpg", (0, 240, 384, 288)),
@@ -46,18 +48,18 @@ def make_sample(data_path, jobs: int = 2) -> int:
         InputError: scikit-image lacks a photograph, or `data_path` cannot be written to.
     """
     folders = {
-        layout.hr_folder(data_path, "sample"): TRAIN,
-        layout.benchmark_folder(data_path, "Sample") / "HR": TEST,
+        TRAINING_DATASETS["sample"].hr_folder(data_path): TRAIN,
+        benchmark_folder(data_path, "Sample") / "HR": TEST,
     }
     written = 0
     for folder, photographs in folders.items():
         for name, (file, part) in photographs.items():
             written += _write_if_different(folder / f"{name}.png", _photograph(file, part))
-        written += make_lr(folder, layout.SCALES, jobs=jobs)
+        written += make_lr(folder, SCALES, jobs=jobs)
     return written
 
 
-def _photograph(file: str, part: tuple[int, int, int, int] | None) -> np.ndarray:
+def _photograph(file: str, part: Part | None) -> np.ndarray:
     path = Path(skimage.data.__file__).parent / file
     if not path.exists():
         raise InputError(f"{path}: this release of scikit-image lacks it; install scikit-image>=0.24,<0.27")

@@ -1,23 +1,53 @@
 """Training batches: pairs of LR and HR crops from packed images, addressed by the global iteration.
 
-    train_set = open_train_set("data", "df2k", None, scale=4, patch_size=256, batch_size=40, ...)
+    train_set = open_train_set(config)
     loader = DataLoader(train_set.shard(rank, world), batch_size=None, sampler=range(start, stop), num_workers=8)
 
 Batch t is a pure function of t, so a resumed run, another number of workers or of processes sees the same samples.
 """
 
+import copy
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
 
+from datas.images import list_images
+from datas.layout import checked_pairs, lr_folder, stop_on, training_dataset
 from datas.sampling import EpochPlan, Source, epoch_plan, orient
-from datas.sources import checked_pairs, training_folders
 from datas.store import Pack, pack
-from utils import InputError
+from utils import InputError, did_you_mean
+
+_ENTRY_KEYS = ("path", "weight", "lr")
+
+
+class TrainConfig(Protocol):
+    """The part of a `config.Config` that decides about the training batches."""
+
+    @property
+    def data_path(self) -> str: ...  # folder of the datasets, see `datas.layout`
+    @property
+    def training_dataset(self) -> str: ...  # a key of `TRAINING_DATASETS`; not used when `data` has entries
+    @property
+    def data(self) -> Sequence[Mapping]: ...  # [{path: HR folder, weight: share of the crops, lr: LR folder}, ...]
+    @property
+    def cache_path(self) -> str: ...  # folder of the packed images; empty for `cache` in data_path
+    @property
+    def scale(self) -> int: ...
+    @property
+    def patch_size(self) -> int: ...  # side of the HR crops in pixels, a multiple of `scale`
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def data_repeat(self) -> int: ...  # times each image is seen in an epoch
+    @property
+    def data_augment(self) -> bool: ...
+    @property
+    def seed(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -34,43 +64,32 @@ class TrainSet:
     """Batches of crops: `train_set[t]` is batch t, counted over all epochs from 0.
 
     Attributes:
+        lr_patch: side of the LR crops in pixels.
         num_images: training images in all sources.
         rows: first row of every batch that this shard yields, and the one after its last.
         iterations_per_epoch: full batches in an epoch of `data_repeat` times `num_images` samples.
     """
 
-    def __init__(
-        self,
-        sources: Sequence[TrainSource],
-        scale: int,
-        patch_size: int,
-        batch_size: int,
-        data_repeat: int,
-        data_augment: bool,
-        seed: int,
-    ):
+    def __init__(self, sources: Sequence[TrainSource], config: TrainConfig):
         self.sources = tuple(sources)
-        self.scale = scale
-        self.lr_patch = patch_size // scale
-        self.batch_size = batch_size
-        self.data_repeat = data_repeat
-        self.data_augment = data_augment
-        self.seed = seed
-        self.num_images = sum(len(source.lr) for source in sources)
-        self.iterations_per_epoch = data_repeat * self.num_images // batch_size
-        self.rows = (0, batch_size)
+        self.config = config
+        self.lr_patch = config.patch_size // config.scale
+        self.rows = (0, config.batch_size)
         self._first = np.cumsum([0] + [len(source.lr) for source in sources])  # global index of each source's image 0
-        self._planned = (-1, None)
+        self._plans: dict[int, EpochPlan] = {}  # that of the epoch asked for last
+        self.num_images = int(self._first[-1])
+        samples = config.data_repeat * self.num_images
+        self.iterations_per_epoch = samples // config.batch_size
         if self.iterations_per_epoch < 1:
             raise InputError(
-                f"batch_size: {batch_size} is more than an epoch's {data_repeat * self.num_images} samples "
-                f"({self.num_images} images times data_repeat {data_repeat}); lower it or raise data_repeat"
+                f"batch_size: {config.batch_size} is more than an epoch's {samples} samples "
+                f"({self.num_images} images times data_repeat {config.data_repeat}); lower it or raise data_repeat"
             )
 
     def __getitem__(self, iteration: int) -> tuple[torch.Tensor, torch.Tensor]:
         """LR (B, p, p, 3) and HR (B, s p, s p, 3) uint8 crops of batch `iteration` (this shard's rows of it)."""
         plan = self._batch_plan(iteration)
-        side, scale = self.lr_patch, self.scale
+        side, scale = self.lr_patch, self.config.scale
         lr_batch = np.empty((len(plan), side, side, 3), np.uint8)
         hr_batch = np.empty((len(plan), scale * side, scale * side, 3), np.uint8)
         for row, (image, top, left, hflip, vflip, transpose) in enumerate(plan):
@@ -87,13 +106,14 @@ class TrainSet:
         Raises:
             InputError: the batch cannot be divided among `world` processes.
         """
-        if self.batch_size % world:
+        batch_size = self.config.batch_size
+        if batch_size % world:
             raise InputError(
-                f"batch_size: {self.batch_size} cannot be divided among {world} processes; use a multiple of {world}"
+                f"batch_size: {batch_size} cannot be divided among {world} processes; use a multiple of {world}"
             )
-        part = self.batch_size // world
-        view = object.__new__(TrainSet)
-        view.__dict__.update(self.__dict__, rows=(rank * part, (rank + 1) * part))
+        part = batch_size // world
+        view = copy.copy(self)
+        view.rows = (rank * part, (rank + 1) * part)
         return view
 
     def names(self, iteration: int) -> list[str]:
@@ -103,11 +123,11 @@ class TrainSet:
 
     def plan(self, epoch: int) -> EpochPlan:
         """The samples of a whole epoch; batch b of the epoch consists of samples b B .. (b + 1) B - 1."""
-        if self._planned[0] != epoch:
+        if epoch not in self._plans:
             sources = [Source(source.lr.heights, source.lr.widths, source.weight) for source in self.sources]
-            plan = epoch_plan(self.seed, epoch, sources, self.data_repeat, self.lr_patch, self.data_augment)
-            self._planned = (epoch, plan)
-        return self._planned[1]
+            repeat, augment = self.config.data_repeat, self.config.data_augment
+            self._plans = {epoch: epoch_plan(self.config.seed, epoch, sources, repeat, self.lr_patch, augment)}
+        return self._plans[epoch]
 
     def fingerprint(self) -> str:
         """A digest of what the samples are a function of besides the config: the images' names and sizes, in order."""
@@ -122,7 +142,7 @@ class TrainSet:
         drawn = np.zeros(len(self.sources), np.int64)
         for start in range(0, iteration_count, self.iterations_per_epoch):
             batches = min(self.iterations_per_epoch, iteration_count - start)
-            image = self.plan(start // self.iterations_per_epoch).image[: batches * self.batch_size]
+            image = self.plan(start // self.iterations_per_epoch).image[: batches * self.config.batch_size]
             drawn += np.histogram(image, self._first)[0]
         fractions = drawn / max(1, drawn.sum())
         return [
@@ -131,11 +151,11 @@ class TrainSet:
         ]
 
     def __getstate__(self) -> dict:
-        return {**self.__dict__, "_planned": (-1, None)}  # a loader's worker plans for itself in milliseconds
+        return {**self.__dict__, "_plans": {}}  # a loader's worker plans for itself in milliseconds
 
     def _batch_plan(self, iteration: int) -> EpochPlan:
         epoch, batch = divmod(iteration, self.iterations_per_epoch)
-        start = batch * self.batch_size
+        start = batch * self.config.batch_size
         return self.plan(epoch).rows(start + self.rows[0], start + self.rows[1])
 
     def _locate(self, image: int) -> tuple[TrainSource, int]:
@@ -144,38 +164,96 @@ class TrainSet:
         return self.sources[number], image - int(self._first[number])
 
 
-def open_train_set(
-    data_path,
-    training_dataset: str,
-    data: Sequence[Mapping] | None,
-    scale: int,
-    patch_size: int,
-    batch_size: int,
-    data_repeat: int,
-    data_augment: bool,
-    seed: int,
-    cache_path,
-) -> TrainSet:
-    """Check the training images, pack what is not packed yet, and open them.
-
-    Args:
-        data_path: folder of the datasets (see `datas.layout`).
-        training_dataset: 'div2k', 'df2k' or 'sample'; not used when `data` has entries.
-        data: None, or [{path: HR folder, weight: share of the crops (1.0), lr: LR folder}, ...]; `lr` may contain
-            '{scale}' and defaults to the layout's rule.
-        patch_size: side of the HR crops in pixels, a multiple of `scale`.
-        cache_path: folder of the packed images; empty for `cache` in data_path.
+def open_train_set(config: TrainConfig) -> TrainSet:
+    """Check the training images that the config names, pack what is not packed yet, and open them.
 
     Raises:
-        InputError: anything is wrong with the arguments or the images; nothing has been packed by then.
+        InputError: anything is wrong with the config or the images; nothing has been packed by then.
     """
+    scale, patch_size = config.scale, config.patch_size
     if patch_size % scale:
         raise InputError(f"patch_size: {patch_size} is the HR side and must be a multiple of scale {scale}")
-    sources = training_folders(data_path, training_dataset, data, scale)
-    pairs = [checked_pairs(source, scale, patch_size // scale) for source in sources]
-    cache_dir = Path(cache_path or Path(data_path or ".") / "cache")
-    packed = []
-    for source, files in zip(sources, pairs, strict=True):
+    chosen = _chosen_folders(config)
+    pairs = [_training_pairs(folders, scale, patch_size) for folders in chosen]
+    cache_dir = Path(config.cache_path or Path(config.data_path or ".") / "cache")
+    sources = []
+    for folders, files in zip(chosen, pairs, strict=True):
         hr_files, lr_files = zip(*files, strict=True)
-        packed.append(TrainSource(source.hr_dir, pack(hr_files, cache_dir), pack(lr_files, cache_dir), source.weight))
-    return TrainSet(packed, scale, patch_size, batch_size, data_repeat, bool(data_augment), seed)
+        sources.append(TrainSource(folders.hr, pack(hr_files, cache_dir), pack(lr_files, cache_dir), folders.weight))
+    return TrainSet(sources, config)
+
+
+@dataclass(frozen=True)
+class _Folders:
+    """Folders of one training source, not looked at yet.
+
+    `stems` names the images to use, None means all; `advice` says what to do when the HR folder is missing or empty.
+    """
+
+    hr: Path
+    lr: Path
+    stems: list[str] | None
+    advice: str
+    weight: float = 1.0
+
+
+def _chosen_folders(config: TrainConfig) -> list[_Folders]:
+    """The folders of `data` if it has entries, else those of the named dataset."""
+    if config.data:
+        return [_entry_folders(entry, f"data[{number}]", config.scale) for number, entry in enumerate(config.data)]
+    dataset = training_dataset(config.training_dataset)
+    if not config.data_path:
+        raise InputError(f"data_path: is empty; set it to the folder that holds {dataset.folder}")
+    hr_dir = dataset.hr_folder(config.data_path)
+    advice = f"'{config.training_dataset}' lies there: set data_path to the folder that holds {dataset.folder}"
+    return [_Folders(hr_dir, lr_folder(hr_dir, config.scale), dataset.stems(), advice)]
+
+
+def _entry_folders(entry: Mapping, name: str, scale: int) -> _Folders:
+    """The folders of one entry of `data`; `lr` may contain '{scale}' and defaults to the layout's rule."""
+    if not isinstance(entry, Mapping) or not entry.get("path"):
+        raise InputError(f"{name}: has no path; write it as {{path: HR_FOLDER, weight: 1.0}}")
+    for key in ("path", "lr"):
+        if not isinstance(entry.get(key, ""), str):
+            raise InputError(f"{name}.{key}: {entry[key]!r} is not the name of a folder")
+    for key in entry:
+        if key not in _ENTRY_KEYS:
+            hint = did_you_mean(key, _ENTRY_KEYS)
+            raise InputError(f"{name}.{key}: is not known; use {', '.join(_ENTRY_KEYS)}{hint}")
+    weight = entry.get("weight", 1.0)
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < float("inf"):
+        raise InputError(f"{name}.weight: {weight!r} is not a positive number; leave it out for 1.0")
+    hr_dir, lr_pattern = Path(entry["path"]), entry.get("lr")
+    lr_dir = Path(lr_pattern.replace("{scale}", str(scale))) if lr_pattern else lr_folder(hr_dir, scale)
+    return _Folders(hr_dir, lr_dir, None, f"check {name}.path", float(weight))
+
+
+def _training_pairs(folders: _Folders, scale: int, patch_size: int) -> list[tuple[Path, Path]]:
+    """The (HR, LR) files of a source, after a look at every file's header.
+
+    Raises:
+        InputError: images are missing, unpaired, in a wrong format, of sizes that do not fit, or too small.
+    """
+    hr_files = _selected(list_images(folders.hr, folders.advice), folders)
+    pairs, hr_sizes = checked_pairs(hr_files, folders.hr, folders.lr, scale, extra_allowed=folders.stems is not None)
+    too_small = [
+        f"{hr_file}: is smaller than a patch ({width}x{height} after cropping to the scale; patch_size is {patch_size})"
+        for (hr_file, _), (height, width) in zip(pairs, hr_sizes // scale * scale, strict=True)
+        if min(height, width) < patch_size
+    ]
+    stop_on(too_small, "remove what is too small, or lower patch_size")
+    return pairs
+
+
+def _selected(hr_files: list[Path], folders: _Folders) -> list[Path]:
+    """The files that belong to the dataset, all of which must be there."""
+    if folders.stems is None:
+        return hr_files
+    by_stem = {path.stem: path for path in hr_files}
+    missing = [stem for stem in folders.stems if stem not in by_stem]
+    if missing:
+        raise InputError(
+            f"{folders.hr}: {len(missing)} of the dataset's {len(folders.stems)} images are missing, "
+            f"the first is {missing[0]}.png; complete the folder, or list it under `data` to train on what is there"
+        )
+    return [by_stem[stem] for stem in folders.stems]

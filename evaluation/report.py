@@ -47,9 +47,18 @@ LEGEND = (
 )
 
 
-def table(results: list[SetResult], scale: int) -> str:
-    """The results as a Markdown table, one row per set; sets without HR have a time only."""
-    header = ["set", "images", "standard", "official", f"paper x{scale}", "official - paper", "bicubic", "ms / image"]
+def special_conditions(precision: str, ensemble: bool) -> str:
+    """What sets an evaluation apart from the usual one, as 'self-ensemble x8, bf16'; empty for the usual one."""
+    return ", ".join(["self-ensemble x8"] * ensemble + [precision] * (precision != "float32"))
+
+
+def table(results: list[SetResult], scale: int, special: str = "") -> str:
+    """The results as a Markdown table, one row per set; sets without HR have a time only.
+
+    What is `special` about the evaluation stands in the header line.
+    """
+    first = f"set ({special})" if special else "set"
+    header = [first, "images", "standard", "official", f"paper x{scale}", "official - paper", "bicubic", "ms / image"]
     rows = [header, ["---"] * len(header), *(_row(result, scale) for result in results)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
     lines = (" | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
@@ -148,8 +157,9 @@ def write_model_card(weights: Path, facts: dict, printed_table: str, summary: di
     lines += [f"- **{key}**: {value}" for key, value in facts.items()]
     lines += [f"- **sha256**: `{summary['weights']['sha256']}`", "", "## Scores", ""]
     lines += [f"As printed by `{shlex.join(['python', 'test.py', *sys.argv[1:]])}`", ""]
-    measured = ", ".join(f"{package} {number}" for package, number in summary["versions"].items())
-    lines += [printed_table, "", f"Measured on {summary['device']}; {measured}.", ""]
+    how = special_conditions(summary["config"]["eval_precision"], summary["self_ensemble"])
+    used = ", ".join(f"{package} {number}" for package, number in summary["versions"].items())
+    lines += [printed_table, "", f"Measured on {summary['device']}{', with ' * bool(how)}{how}; {used}.", ""]
     card = Path(weights).with_suffix(".md")
     atomic_write(card, "\n".join(lines).encode())
     return card

@@ -28,7 +28,7 @@ from .ssiu import BLOCK, ESAM, HALO, MSGM, SSIU, SSReM, reflect_pad
 
 SOURCE = Path(__file__).with_suffix(".cpp")
 FLAGS = ("-O3", "-std=c++17", "-ffp-contract=fast", "-fno-math-errno", "-shared", "-fPIC", "-pthread")
-NATIVE = "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native"
+NATIVE = "-mcpu=native" if platform.machine().lower() in ("arm64", "aarch64") else "-march=native"
 WINDOW = BLOCK + 2 * HALO
 LANES = 16  # channels are padded to a multiple of it: the floats of the widest vector
 TAPS = 32  # likewise the 27 taps of the last convolution

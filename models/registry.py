@@ -65,14 +65,14 @@ def _create_other(path: str, scale: int, arguments: dict[str, Any]) -> nn.Module
     except ModelError as error:
         raise ModelError(f"config key 'model': {error}") from error
     if not callable(factory):
-        raise ModelError(f"config key 'model': {path} is a {type(factory).__name__}, not a class or a function")
+        raise ModelError(f"config key 'model': {path} is of type {type(factory).__name__}, not a class or a function")
     try:
         inspect.signature(factory).bind(scale=scale, **arguments)
     except TypeError as error:
         raise ModelError(f"config key 'model_args': {path} does not take scale and these: {error}") from error
     model = factory(scale=scale, **arguments)
     if not isinstance(model, nn.Module):
-        raise ModelError(f"config key 'model': {path} gives a {type(model).__name__}, not a torch.nn.Module")
+        raise ModelError(f"config key 'model': {path} gives {_kind(model)}, not a torch.nn.Module")
     _try_out(model, path, scale)
     return model
 
@@ -95,15 +95,20 @@ def _try_out(model: nn.Module, path: str, scale: int) -> None:
         model.train(was_training)
     expected = (1, 3, scale * height, scale * width)
     if not isinstance(output, Tensor) or tuple(output.shape) != expected:
-        got = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
+        got = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else _kind(output)
         raise ModelError(
             f"config key 'model': {path} must give shape {expected} for an input of shape (1, 3, {height}, {width}) "
             f"at scale {scale}, it gives {got}"
         )
 
 
+def _kind(value: object) -> str:
+    return f"a value of type {type(value).__name__}"
+
+
 def _place(error: Exception, network: type[nn.Module]) -> str:
     """Where in the network's file an error arose: ', FILE line N', or nothing."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if frame.filename == inspect.getfile(network)]
+    file = getattr(sys.modules.get(network.__module__), "__file__", None)
+    own = [frame for frame in frames if frame.filename == file]
     return f", {own[-1].filename} line {own[-1].lineno}" if own else ""

@@ -3,6 +3,7 @@
 import itertools
 import os
 import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,14 @@ import yaml
 from helpers import SHARED, TINY
 
 from datas import downscale, lr_folder, upscale, write_png
-from training import loop
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # kernels run in Triton's interpreter; set before they are defined
+
+
+# The networks of the tests are small: threads would wait for one another. Child processes get the same bits so.
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture
@@ -58,7 +63,7 @@ def tiny_config(tiny_data, tmp_path):
 def steady_clock(monkeypatch):
     """A clock by which every step of training takes half a second (it is read twice a step), on any machine."""
     readings = itertools.count()
-    monkeypatch.setattr(loop.time, "perf_counter", lambda: next(readings) / 2)
+    monkeypatch.setattr(time, "perf_counter", lambda: next(readings) / 2)
 
 
 @pytest.fixture(autouse=True)

@@ -5,6 +5,7 @@ import yaml
 from helpers import ROOT, TINY
 
 from config import FIELDS, differences, load_config
+from models.registry import SSUFSR_KEYS
 from utils import InputError
 
 CONFIGS = sorted((ROOT / "configs").rglob("*.yml"))
@@ -87,7 +88,10 @@ def test_the_command_line_wins_over_the_file(tiny_config):
         ({"patch_size": 25}, "config key 'patch_size': 25 is not a positive multiple of scale 2"),
         ({"n_blocks": 4}, "config key n_blocks: 4 is not a positive multiple of 3"),
         ({"scale": 5, "patch_size": 25}, "config key scale: 5 is not one of"),
-        ({"model": "EDSR"}, "config key 'model': 'EDSR' is unknown"),
+        (
+            {"model": "EDSR"},
+            "config key 'model': 'EDSR' is unknown; the network of this project is 'SSUFSR', any other",
+        ),
         ({"colors": 1}, "config key 'colors': 1 is not supported"),
         ({"rgb_range": 255}, "config key 'rgb_range': 255.0 is not supported"),
         ({"data_path": ""}, "config key 'data_path': '' is empty"),
@@ -100,6 +104,18 @@ def test_the_command_line_wins_over_the_file(tiny_config):
         ({"lambda_l1": float("nan")}, "config key 'lambda_l1': nan is not a finite number"),
         ({"lr": float("inf")}, "config key 'lr': inf is not a finite number"),
         ({"seed": 2**80}, "does not fit in 63 bits"),
+        (
+            {"losses": {"charbonnier": 0}},
+            "config key 'losses': {'charbonnier': 0.0} gives 'charbonnier' a weight that is",
+        ),
+        ({"losses": {"charbonnier": -1}}, "a weight that is not a finite number above 0"),
+        ({"losses": {"charbonnier": float("inf")}}, "a weight that is not a finite number above 0"),
+        ({"losses": {"charbonnier": float("nan")}}, "a weight that is not a finite number above 0"),
+        ({"losses": {"charbonnier": "much"}}, "config key 'losses'[charbonnier]: expected a number, got 'much'"),
+        ({"losses": ["charbonnier"]}, "config key 'losses': expected a mapping, got ['charbonnier']"),
+        ({"losses": {"fft": 0.1}}, "names l1 or fft; their weights are the config keys lambda_l1 and lambda_fft"),
+        ({"model_args": {"width": 8}}, "config key 'model_args': {'width': 8} is for other networks; SSUFSR has"),
+        ({"model": "nets:Net"}, "config key 'n_feats': belongs to SSUFSR; put arguments of nets:Net under model_args"),
     ],
 )
 def test_wrong_values_are_named(changes, complaint, tiny_config):
@@ -149,3 +165,50 @@ def test_a_file_that_is_no_config_is_refused(text, complaint, tmp_path):
 def test_bad_overrides_are_refused(override, tiny_config):
     with pytest.raises(InputError, match="--set"):
         load_config(tiny_config(), [override])
+
+
+@pytest.fixture
+def other(tmp_path):
+    """A config file of a network that is not SSUFSR."""
+    values = {key: value for key, value in TINY.items() if key not in SSUFSR_KEYS}
+    args = {"width": 8, "blocks": [1, 2]}
+    path = tmp_path / "other.yml"
+    path.write_text(yaml.safe_dump({**values, "data_path": ".", "model": "nets.small:Net", "model_args": args}))
+    return path
+
+
+def test_a_file_of_another_network_needs_no_key_of_ssufsr_and_round_trips(other, tmp_path):
+    config = load_config(other, ["losses={mine:edge: 0.5, charbonnier: 1}"])
+    assert (config.model, config.model_args) == ("nets.small:Net", {"width": 8, "blocks": [1, 2]})
+    assert list(config.losses.items()) == [("mine:edge", 0.5), ("charbonnier", 1.0)]
+    (tmp_path / "resolved.yml").write_text(config.to_yaml())
+    again = load_config(tmp_path / "resolved.yml")
+    assert differences(config, again) == {}
+    assert list(again.losses) == list(config.losses)
+
+
+@pytest.mark.parametrize("key", SSUFSR_KEYS)
+def test_a_key_of_ssufsr_is_refused_for_another_network(key, other):
+    complaint = f"config key '{key}': belongs to SSUFSR; put arguments of nets.small:Net under model_args"
+    with pytest.raises(InputError, match=f"--set: {complaint}"):
+        load_config(other, [f"{key}=1"])
+    other.write_text(f"{other.read_text()}\n{key}: 1\n")
+    with pytest.raises(InputError, match=f"other.yml: {complaint}"):
+        load_config(other)
+
+
+def test_another_network_has_the_scales_of_the_data(other):
+    with pytest.raises(InputError, match="config key 'scale': 8 is not one of 2, 3, 4"):
+        load_config(other, ["scale=8", "patch_size=64"])
+
+
+@pytest.mark.parametrize(("written", "value"), [("auto", "auto"), ("True", True), ("1", True), ("False", False)])
+def test_a_switch_takes_auto_or_a_truth_value(written, value, tiny_config):
+    assert load_config(tiny_config(), [f"cuda_graph={written}"]).cuda_graph is value
+
+
+def test_a_switch_takes_nothing_else(tiny_config):
+    with pytest.raises(
+        InputError, match=r"--set: config key 'cuda_graph': expected auto, True, False, got 'sometimes'"
+    ):
+        load_config(tiny_config(), ["cuda_graph=sometimes"])

@@ -7,13 +7,16 @@ The SR images are those that `test.py --save-images` wrote; the crop shown is th
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from config import load_config
-from datas import BenchmarkSet, read_rgb, write_png
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project's folder, wherever this is started
+
+from config import load_config, parse_overrides
+from datas import open_benchmark_sets, read_rgb, write_png
 from evaluation.pictures import side_by_side
 from utils import InputError, run_command
 
@@ -29,13 +32,13 @@ def titled(panel: np.ndarray) -> np.ndarray:
     return np.concatenate([bar, panel])
 
 
-def row(pair, sr: np.ndarray, scale: int, side: int) -> np.ndarray:
+def row(lr: np.ndarray, sr: np.ndarray, hr: np.ndarray, scale: int, side: int) -> np.ndarray:
     """One image's LR | bicubic | SR | HR, cropped to the middle `side` pixels of LR (less where it is smaller)."""
-    top, left = (max(0, (length - side) // 2) for length in pair.lr.shape[:2])
-    lr = pair.lr[top : top + side, left : left + side]
+    top, left = (max(0, (length - side) // 2) for length in lr.shape[:2])
+    lr = lr[top : top + side, left : left + side]
     height, width = (scale * length for length in lr.shape[:2])
     window = np.s_[scale * top : scale * top + height, scale * left : scale * left + width]
-    return side_by_side(lr, sr[window], pair.hr[window], scale)
+    return side_by_side(lr, sr[window], hr[window], scale)
 
 
 def main() -> None:
@@ -50,13 +53,15 @@ def main() -> None:
     if arguments.side < config.scale or arguments.out.suffix != ".png" or not config.eval_sets:
         raise InputError(f"--side must be {config.scale} at least, --out a .png file, and eval_sets not empty")
     rows = []
-    for name in config.eval_sets:
-        for pair in BenchmarkSet(config.data_path, name, config.scale):
-            sr_file = arguments.sr / name / f"{pair.name}_x{config.scale}.png"
-            sr = read_rgb(sr_file)
-            if sr.shape != pair.hr.shape:
-                raise InputError(f"{sr_file}: its size {sr.shape[:2]} is not that of the HR image, {pair.hr.shape[:2]}")
-            rows.append(row(pair, sr, config.scale, arguments.side // config.scale))
+    named = "eval_sets" in parse_overrides(arguments.set)
+    for images in open_benchmark_sets(config.data_path, config.eval_sets, config.scale, named=named):
+        for pair in images:
+            sr_file = arguments.sr / images.name / f"{pair.name}_x{config.scale}.png"
+            sr, hr = read_rgb(sr_file), pair.hr
+            assert hr is not None  # sets are read with their HR images here
+            if sr.shape != hr.shape:
+                raise InputError(f"{sr_file}: its size {sr.shape[:2]} is not that of the HR image, {hr.shape[:2]}")
+            rows.append(row(pair.lr, sr, hr, config.scale, arguments.side // config.scale))
     width = max(panel.shape[1] for panel in rows)
     rows = [np.pad(panel, ((0, 0), (0, width - panel.shape[1]), (0, 0)), constant_values=255) for panel in rows]
     write_png(arguments.out, titled(np.concatenate(rows)))

@@ -1,6 +1,6 @@
 """Compile every Triton kernel for a GPU that need not be there, and print what it takes of the chip.
 
-    python tools/compile_offline.py [--only NAME] [--architecture 90]
+    python -m tools.compile_offline [--only NAME] [--architecture 90]
 
 Each module of models/kernels lists what to compile in OFFLINE_CASES: tuples of
 
@@ -24,22 +24,33 @@ import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-os.environ["TRITON_INTERPRET"] = "0"  # interpreted functions cannot be compiled
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project's folder, wherever this is started
 
+from utils import InputError, run_command
+
+os.environ["TRITON_INTERPRET"] = "0"  # interpreted functions cannot be compiled
 REGISTERS, SHARED, WARPS, PROGRAMS = 65536, 227 * 1024, 64, 32  # of a multiprocessor, compute capability 9.0
 RESERVED_SHARED = 1024  # which the system takes of each program's
 
 
-def cases(only: str):
-    """(module, case) for every entry of every OFFLINE_CASES whose kernel's name contains `only`."""
+def cases(only: str) -> list[tuple[str, tuple]]:
+    """(module, case) for every entry of every OFFLINE_CASES whose kernel's name contains `only`.
+
+    Raises:
+        InputError: Triton is absent, or no kernel has such a name.
+    """
     package = importlib.import_module("models.kernels")
-    for info in pkgutil.iter_modules(package.__path__):
-        module = importlib.import_module(f"models.kernels.{info.name}")
-        for case in getattr(module, "OFFLINE_CASES", ()):
-            if only in case[0].__name__:
-                yield info.name, case
+    try:
+        names = [info.name for info in pkgutil.iter_modules(package.__path__)]
+        modules = {name: importlib.import_module(f"models.kernels.{name}") for name in names}
+    except ImportError as error:
+        raise InputError(f"Triton cannot be imported ({error}): pip install triton") from error
+    every = [(name, case) for name, module in modules.items() for case in getattr(module, "OFFLINE_CASES", ())]
+    chosen = [(name, case) for name, case in every if only in case[0].__name__]
+    if not chosen:
+        known = ", ".join(sorted({case[0].__name__.lstrip("_") for _, case in every}))
+        raise InputError(f"--only {only}: no kernel has a name with this in it; there are {known}")
+    return chosen
 
 
 def compile_case(case, architecture: int):
@@ -68,9 +79,11 @@ def resources(compiled) -> tuple[int, int, int]:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(compiled.asm["cubin"])
         file.flush()
-        report = subprocess.run([tool, "-res-usage", file.name], capture_output=True, text=True, check=True).stdout
-    registers, stack = re.search(r"REG:(\d+) STACK:(\d+)", report).groups()
-    return int(registers), int(stack), compiled.metadata.shared
+        usage = subprocess.run([tool, "-res-usage", file.name], capture_output=True, text=True, check=True).stdout
+    found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
+    if found is None:
+        raise InputError(f"{tool}: its answer says nothing of registers; is this another version of Triton?")
+    return int(found[1]), int(found[2]), compiled.metadata.shared
 
 
 def programs_per_multiprocessor(registers: int, shared: int, warps: int) -> int:
@@ -82,13 +95,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", metavar="NAME", help="kernels whose name contains NAME")
     parser.add_argument("--architecture", type=int, default=90, help="compute capability, 90 for Hopper (default)")
-    args = parser.parse_args()
-
+    arguments = parser.parse_args()
+    chosen = cases(arguments.only)
     print("| module | kernel | maps | constants | warps | stages | registers | stack | shared | programs/SM |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
-    for module, case in cases(args.only):
+    for module, case in chosen:
         kernel, types, constants, warps, stages = case
-        registers, stack, shared = resources(compile_case(case, args.architecture))
+        registers, stack, shared = resources(compile_case(case, arguments.architecture))
         pointers = {types[name][1:] for name in kernel.arg_names if types.get(name, "").startswith("*")}
         maps = ", ".join(sorted(pointers - {"fp32"})) or "fp32"
         shown = " ".join(f"{name}={value}" for name, value in constants.items() if value is not None)
@@ -98,4 +111,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

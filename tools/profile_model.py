@@ -1,4 +1,4 @@
-"""Parameters, multiply-adds and activations of SSIU, per module; nothing is computed, only counted.
+"""Parameters, multiply-adds and activations of the network, per module; nothing is computed, only counted.
 
     python -m tools.profile_model --config configs/SSUFSR_light_x4.yml
     python -m tools.profile_model --ablations                                 the table of docs/ablation.md
@@ -11,69 +11,106 @@ those operations put out.
 
 import argparse
 import math
+import sys
 from collections import Counter
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
-from torch.utils.module_tracker import ModuleTracker
+from torch.utils.weak import WeakTensorKeyDictionary
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project's folder, wherever this is started
 
 from config import Config, load_config
-from models import ModelError, create_model
+from models import SSIU, ModelError, create_model
 from utils import InputError, run_command
 
 ROOT = Path(__file__).resolve().parents[1]
+REST = "(the rest)"
 
 
 class OperationCounter(TorchDispatchMode):
-    """Counts multiply-adds and output elements of every product and convolution, for each module on the way down."""
+    """Counts multiply-adds and output elements of every product and convolution of a network, by module.
 
-    def __init__(self):
+    An operation belongs to one module: the innermost under way, or the one inside it whose parameters the operation
+    uses, as a network may use a layer's weights without calling the layer.
+    """
+
+    def __init__(self, model: nn.Module):
         super().__init__()
-        self.multiply_adds, self.activations = Counter(), Counter()
-        self._tracker = ModuleTracker()
+        self.multiply_adds: Counter[str] = Counter()  # by module, by its dotted name; '' is the network
+        self.activations: Counter[str] = Counter()
+        self._under_way = [""]
+        self._owners = WeakTensorKeyDictionary()  # module of each parameter, and of each tensor made of its parameters
+        for name, module in model.named_modules():
+            module.register_forward_pre_hook(lambda *_, name=name: self._under_way.append(name))
+            module.register_forward_hook(self._leave)
+            for parameter in module.parameters(recurse=False):
+                self._owners.setdefault(parameter, name)
 
-    def __enter__(self):
-        self._tracker.__enter__()
-        return super().__enter__()
-
-    def __exit__(self, *error):
-        self._tracker.__exit__(*error)
-        return super().__exit__(*error)
+    def _leave(self, *_) -> None:
+        self._under_way.pop()
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         out = function(*args, **(kwargs or {}))
+        tensors = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
+        owners = {self._owners.get(tensor) for tensor in tensors}
         if function.overloadpacket in flop_registry:
             operations = flop_registry[function.overloadpacket](*args, **(kwargs or {}), out_val=out)
-            for module in self._tracker.parents:
-                self.multiply_adds[module] += operations // 2
-                self.activations[module] += out.numel()
+            inside = [name for name in owners if name is not None and _within(name, self._under_way[-1])]
+            module = inside[0] if len(inside) == 1 else self._under_way[-1]
+            self.multiply_adds[module] += operations // 2
+            self.activations[module] += out.numel()
+        elif len(owners) == 1 and None not in owners and isinstance(out, Tensor):
+            self._owners[out] = owners.pop()  # a parameter reshaped, say
         return out
+
+
+def _within(name: str, outer: str) -> bool:
+    """Whether the module of one dotted name is that of another, or a part of it."""
+    return not outer or name == outer or name.startswith(f"{outer}.")
 
 
 def profile(config: Config, width: int, height: int) -> tuple[dict[str, list[int]], list[int]]:
     """({module: [parameters, multiply-adds, activations]}, totals) for an output of width x height pixels.
 
-    `body.0` stands for each of the equal stages; its parts follow it.
+    One row for each direct part of the network, and one, if need be, for what belongs to none. SSIU's `body` is
+    followed by its first stage, `body.0`, for which the others are alike, and the parts of that.
     Runs on shapes alone (torch's meta device), so any size is instant and needs no memory.
+
+    Raises:
+        InputError: a network whose forward pass needs numbers, not shapes alone.
     """
-    with torch.device("meta"):
-        model = create_model(config)
-        x = torch.empty(1, 3, math.ceil(height / config.scale), math.ceil(width / config.scale))
-    counter = OperationCounter()
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
-        model(x)
-    stage = {f"body.0.{name}": part for name, part in model.body[0].named_children()}
-    parts = {"head": model.head, "body.0": model.body[0], **stage, "moe": model.moe, "tail": model.tail, "": model}
-    root, rows = type(model).__name__, {}
-    for name, module in parts.items():
-        if module is not None:  # left out by an ablation
-            key = f"{root}.{name}".rstrip(".")
-            parameters = sum(p.numel() for p in module.parameters())
-            rows[name] = [parameters, counter.multiply_adds[key], counter.activations[key]]
-    return rows, rows.pop("")
+    model = create_model(config).eval().to("meta")
+    counter = OperationCounter(model)
+    x = torch.empty(1, 3, math.ceil(height / config.scale), math.ceil(width / config.scale), device="meta")
+    try:
+        with torch.no_grad(), torch.device("meta"), sdpa_kernel(SDPBackend.MATH), counter:
+            model(x)
+    except (NotImplementedError, RuntimeError) as error:
+        reason = f"its forward pass needs more than shapes ({str(error).splitlines()[0]})"
+        raise InputError(f"config key 'model': {type(model).__name__} cannot be counted: {reason}") from error
+    parameters = Counter({name: parameter.numel() for name, parameter in model.named_parameters()})
+
+    def row(name: str) -> list[int]:
+        counters = (parameters, counter.multiply_adds, counter.activations)
+        return [sum(count for place, count in by_place.items() if _within(place, name)) for by_place in counters]
+
+    children, totals = [name for name, _ in model.named_children()], row("")
+    rest = [total - sum(counts) for total, *counts in zip(totals, *map(row, children), strict=True)]
+    rows = {name: row(name) for child in children for name in (child, *_stage(model, child))}
+    return {**rows, **({REST: rest} if any(rest) else {})}, totals
+
+
+def _stage(model: nn.Module, child: str) -> list[str]:
+    """Names of the first of SSIU's stages and of its parts, if `child` is the list of these."""
+    if not (isinstance(model, SSIU) and child == "body"):
+        return []
+    return ["body.0", *(f"body.0.{name}" for name, _ in model.body[0].named_children())]
 
 
 def table(first_column: str, rows: dict[str, list[int]]) -> str:

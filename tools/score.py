@@ -7,9 +7,12 @@ NAME_x4.png and NAME_SR.png will do. HR is cropped at the top left to the size o
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project's folder, wherever this is started
 
 from datas import list_images, read_rgb
 from evaluation.evaluator import PROTOCOLS
@@ -32,9 +35,9 @@ def score_file(sr_file: Path, hr_file: Path, scale: int) -> dict[str, Scores]:
     if any(not 0 <= full - cropped < scale for full, cropped in zip(hr.shape[:2], (height, width), strict=True)):
         size = f"{hr.shape[1]}x{hr.shape[0]}"
         raise InputError(f"{sr_file}: {width}x{height} pixels do not fit {hr_file} of {size} at x{scale}")
-    pair = [torch.from_numpy(image.copy()).permute(2, 0, 1) for image in (sr, hr[:height, :width])]
+    sr_tensor, hr_tensor = (torch.from_numpy(image.copy()).permute(2, 0, 1) for image in (sr, hr[:height, :width]))
     try:
-        return {protocol: score(*pair, scale) for protocol, score in PROTOCOLS.items()}
+        return {protocol: score(sr_tensor, hr_tensor, scale) for protocol, score in PROTOCOLS.items()}
     except ValueError as error:
         raise InputError(f"{sr_file}: cannot be scored: {error}") from error
 

@@ -4,6 +4,7 @@ import hashlib
 import io
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -51,7 +52,14 @@ def save_run(folder, content: dict, keep_last: int) -> Path:
     return path
 
 
-def load_run(folder, say=print) -> tuple[Path, dict]:
+class SavedRun(NamedTuple):
+    """A checkpoint of a run: its file and what it holds."""
+
+    path: Path
+    content: dict
+
+
+def load_run(folder, say=print) -> SavedRun:
     """The newest undamaged checkpoint of a run; damaged ones are reported through `say` and passed over.
 
     Raises:
@@ -59,6 +67,6 @@ def load_run(folder, say=print) -> tuple[Path, dict]:
     """
     for path in run_checkpoints(folder):
         if is_intact(path):
-            return path, read_checkpoint(path)
+            return SavedRun(path, read_checkpoint(path))
         say(f"{path}: damaged (its checksum does not match); trying the one before it")
     raise InputError(f"{folder}: no undamaged checkpoint to resume from (expected iteration_*.pt)")

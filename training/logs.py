@@ -1,6 +1,7 @@
 """What a training run writes about itself: train.log, metrics.jsonl and TensorBoard files, in one folder."""
 
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,9 @@ from utils import atomic_write
 
 
 class RunLog:
-    """The records of a run. With `folder` None (every process but the first) nothing is written or printed.
+    """The logs of a run. With `folder` None (every process but the first) nothing is written or printed.
 
-    On resume, records beyond `iteration` are dropped: they speak of steps that will be taken again.
+    On resume, lines of metrics.jsonl beyond `iteration` are dropped: they speak of steps that will be taken again.
     """
 
     def __init__(self, folder: Path | None, iteration: int = 0):
@@ -27,13 +28,14 @@ class RunLog:
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=iteration + 1)
 
     def say(self, text: str) -> None:
-        """A line for people: printed above the progress bar and kept in train.log."""
+        """Lines for people: printed above the progress bar and kept in train.log, with the local time before each."""
         if self.folder is not None:
             tqdm.write(text)
+            now = time.strftime("%Y-%m-%dT%H:%M:%S")
             with open(self.folder / "train.log", "a", encoding="utf-8") as file:
-                file.write(f"{text}\n")
+                file.writelines(f"{now} {line}\n" for line in text.splitlines())
 
-    def record(self, kind: str, iteration: int, values: dict) -> None:
+    def write(self, kind: str, iteration: int, values: dict) -> None:
         """A line of metrics.jsonl, `{"kind", "iteration", **values}`, and a TensorBoard scalar for each number."""
         if self.folder is not None:
             with open(self._metrics, "a", encoding="utf-8") as file:
@@ -53,7 +55,7 @@ class RunLog:
 
 
 def _iteration(line: str) -> float:
-    """The iteration of a record; a line cut short by a crash counts as beyond any."""
+    """The iteration of a line of metrics.jsonl; a line cut short by a crash counts as beyond any."""
     try:
         return json.loads(line)["iteration"]
     except (ValueError, KeyError):

@@ -1,7 +1,6 @@
 """One training step: crops to loss, gradients, AdamW, EMA. Everything that touches the weights is here."""
 
 import copy
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -10,10 +9,8 @@ from torch import Tensor, nn
 
 from config import Config
 from models import autocast, matmul_precision
-from models.cuda_graphs import capture, warm_up
-from training.losses import loss_terms
-
-Batch = tuple[Tensor, ...]
+from training.batches import Batch, Draw
+from training.losses import evaluate_terms, loss_terms
 
 
 def make_optimizer(model: nn.Module, config: Config, device: torch.device) -> torch.optim.AdamW:
@@ -44,20 +41,25 @@ class TrainStep:
     model: nn.Module
     network: nn.Module
     device: torch.device
-    draw: Callable[..., tuple[Tensor, Tensor]]
+    draw: Draw
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
+        self.terms = loss_terms(self.config)
         self.optimizer = make_optimizer(self.model, self.config, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.config.precision == "fp16")
         self.ema = copy.deepcopy(self.model).requires_grad_(False) if self.config.ema_decay else None
 
     def __call__(self, batch: Batch, learning_rate: float) -> Tensor:
-        """One update; returns the weighted loss terms (2,), detached.
+        """One update; returns the weighted loss terms (terms,), detached, in the order of `term_names`.
 
-        The terms stay on the device: reading them is left to the caller, who decides when to wait for it.
+        They stay on the device: reading them is left to the caller, who decides when to wait for it.
         """
         self.set_learning_rate(learning_rate)
         return self.update(batch)
+
+    @property
+    def term_names(self) -> list[str]:
+        return [term.name for term in self.terms]
 
     def set_learning_rate(self, learning_rate: float) -> None:
         for group in self.optimizer.param_groups:
@@ -71,19 +73,18 @@ class TrainStep:
         lr_crops, hr_crops = self.draw(*batch)
         pieces = self.config.accumulate
         parts = zip(lr_crops.chunk(pieces), hr_crops.chunk(pieces), strict=True)
+        losses = torch.zeros(len(self.terms), device=self.device)
         with matmul_precision(self.config.precision):
-            terms = sum(self._backward(*part, last=number == pieces) for number, part in enumerate(parts, 1))
+            for number, part in enumerate(parts, 1):
+                losses += self._backward(*part, last=number == pieces)
         if self.config.clip_grad:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_grad)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()
-        if self.ema is not None:
-            with torch.no_grad():
-                averages, weights = list(self.ema.parameters()), list(self.model.parameters())
-                torch._foreach_lerp_(averages, weights, 1 - self.config.ema_decay)
-        return terms
+        self._average()
+        return losses
 
     def _backward(self, lr_crops: Tensor, hr_crops: Tensor, last: bool) -> Tensor:
         """Add the gradients of one piece of the batch; processes exchange theirs with the last piece only."""
@@ -92,9 +93,19 @@ class TrainStep:
         with waiting:
             with autocast(self.device, config.precision):
                 sr_batch = self.network(to_float(lr_crops))
-            terms = loss_terms(sr_batch, to_float(hr_crops), config.lambda_l1, config.lambda_fft) / config.accumulate
-            self.scaler.scale(terms.sum()).backward()
-        return terms.detach()
+            losses = evaluate_terms(self.terms, sr_batch, to_float(hr_crops)) / config.accumulate
+            self.scaler.scale(losses.sum()).backward()
+        return losses.detach()
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        """Move the average, if there is one, towards the weights; buffers are copied (running means are averages)."""
+        if self.ema is None:
+            return
+        averages, weights = list(self.ema.parameters()), list(self.model.parameters())
+        torch._foreach_lerp_(averages, weights, 1 - self.config.ema_decay)
+        for copied, buffer in zip(self.ema.buffers(), self.model.buffers(), strict=True):
+            copied.copy_(buffer)
 
     @property
     def evaluated(self) -> nn.Module:
@@ -104,8 +115,9 @@ class TrainStep:
     def tensors(self) -> list[Tensor]:
         """Every tensor that a step changes."""
         moments = [value for state in self.optimizer.state.values() for value in state.values()]
-        averages = [] if self.ema is None else list(self.ema.parameters())
-        return [*self.model.parameters(), *averages, *moments]
+        networks = [self.model] if self.ema is None else [self.model, self.ema]
+        weights = [tensor for network in networks for tensor in (*network.parameters(), *network.buffers())]
+        return [*weights, *moments]
 
     def state_dict(self) -> dict:
         """Everything an exact continuation needs, under published names where there are any."""
@@ -126,37 +138,3 @@ class TrainStep:
             self.scaler.load_state_dict(state["scaler_state_dict"])
         if self.ema is not None:
             self.ema.load_state_dict(state.get("ema_state_dict", state["model_state_dict"]))
-
-
-class GraphedStep:
-    """A TrainStep captured once as a CUDA graph and replayed: one launch in place of thousands.
-
-    The kernels, their order and their numbers are those of `TrainStep.update`, its slow twin; the batch and the
-    learning rate are copied into the tensors that the graph reads. Batches must keep their shapes.
-    """
-
-    WARM_UP = 3  # steps before the capture: allocation, compilation and autotuning must be over
-
-    def __init__(self, step: TrainStep):
-        self.step = step
-        self._graph = None
-
-    def __call__(self, batch: Batch, learning_rate: float) -> Tensor:
-        """As `TrainStep.__call__`."""
-        if self._graph is None:
-            self._capture(batch)
-        for fixed, new in zip(self._batch, batch, strict=True):
-            fixed.copy_(new, non_blocking=True)
-        self.step.set_learning_rate(learning_rate)
-        self._graph.replay()
-        return self._terms.clone()
-
-    def _capture(self, batch: Batch) -> None:
-        device = self.step.device
-        self._batch = tuple(tensor.to(device, copy=True) for tensor in batch)
-        before = {id(tensor): tensor.detach().clone() for tensor in self.step.tensors()}
-        warm_up(lambda: self.step.update(self._batch), device, self.WARM_UP)
-        with torch.no_grad():
-            for tensor in self.step.tensors():  # moments that the first of these steps created start at zero
-                tensor.copy_(before.get(id(tensor), torch.zeros_like(tensor)))
-        self._graph, self._terms = capture(lambda: self.step.update(self._batch))

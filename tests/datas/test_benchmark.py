@@ -1,10 +1,12 @@
 """Evaluation sets: what they yield and how a wrong set is reported."""
 
+import shutil
+
 import imageio.v3 as iio
 import numpy as np
 import pytest
 
-from datas.benchmark import BenchmarkSet
+from datas.benchmark import BenchmarkSet, open_benchmark_sets
 from datas.degradation import downscale
 from datas.images import read_rgb, write_png
 from utils import InputError
@@ -101,3 +103,53 @@ def test_missing_hr_images_are_named(tmp_path, folder):
 def test_an_lr_image_of_the_wrong_size_is_named(tmp_path, folder):
     write_png(folder / "LR_bicubic" / "X2" / "birdx2.png", np.zeros((11, 17, 3), np.uint8))
     assert "birdx2.png: is 17x11 pixels, but bird.png (33x21) at x2 gives 16x10" in refusal(tmp_path, "Set5", 2)
+
+
+# Opening several
+
+
+def test_an_absent_set_that_was_not_named_is_skipped_with_one_line(tmp_path, folder):
+    lines = []
+    names = ["Manga109", "Set5", "Urban100"]
+    sets = open_benchmark_sets(tmp_path, names, 2, named=False, say=lines.append)
+    assert [images.name for images in sets] == ["Set5"]
+    assert len(lines) == 2
+    assert lines[0] == f"{tmp_path / 'benchmark' / 'Manga109'}: no such folder; evaluation set 'Manga109' is skipped"
+
+
+def test_sets_that_are_all_there_come_in_their_order_without_a_word(tmp_path, folder):
+    shutil.copytree(folder, folder.with_name("Mine"))
+    for named in (False, True):
+        sets = open_benchmark_sets(tmp_path, ["Set5", "Mine"], 2, named=named, say=pytest.fail)
+        assert [images.name for images in sets] == ["Set5", "Mine"]
+
+
+def test_a_skipped_set_that_is_misspelt_gets_a_hint(tmp_path, folder):
+    lines = []
+    open_benchmark_sets(tmp_path, ["Set5", "Manga19"], 2, named=False, say=lines.append)
+    assert lines[0].endswith("evaluation set 'Manga19' is skipped; did you mean 'Manga109'?")
+
+
+def test_an_absent_set_that_was_named_is_refused(tmp_path, folder):
+    with pytest.raises(InputError, match="Manga109: no such folder, so there is no evaluation set"):
+        open_benchmark_sets(tmp_path, ["Set5", "Manga109"], 2, named=True, say=pytest.fail)
+
+
+def test_sets_of_which_none_is_there_are_refused_by_the_first(tmp_path, folder):
+    with pytest.raises(InputError, match="there is no evaluation set 'Manga109'"):
+        open_benchmark_sets(tmp_path, ["Manga109", "Urban100"], 2, named=False, say=pytest.fail)
+
+
+def test_a_set_whose_folder_is_there_is_never_skipped(tmp_path, folder):
+    (tmp_path / "benchmark" / "Urban100").mkdir()
+    with pytest.raises(InputError, match="HR: no such folder"):
+        open_benchmark_sets(tmp_path, ["Set5", "Urban100"], 2, named=False)
+    with pytest.raises(InputError, match="X3: no such folder; make the LR images with"):
+        open_benchmark_sets(tmp_path, ["Set5", "Manga109"], 3, named=False)
+
+
+def test_sets_are_opened_without_hr_images_where_only_lr_ones_are_asked_for(tmp_path, folder):
+    shutil.rmtree(folder / "HR")
+    (images,) = open_benchmark_sets(tmp_path, ["Set5", "Manga109"], 2, lr_only=True, named=False)
+    assert [pair.hr for pair in images] == [None, None]
+    assert images.hr_files == []

@@ -31,7 +31,7 @@ def test_lr_files_carry_the_scale_in_their_name():
     [("df2k", "DF2K/DF2K_train_HR"), ("div2k", "DIV2K/DIV2K_train_HR"), ("sample", "Sample/Sample_train_HR")],
 )
 def test_training_datasets_lie_in_their_published_folders(name, folder):
-    assert layout.hr_folder("data", name) == Path("data") / folder
+    assert layout.training_dataset(name).hr_folder("data") == Path("data") / folder
 
 
 def test_df2k_is_div2k_train_and_flickr2k_without_the_validation_images():

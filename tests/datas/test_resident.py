@@ -3,14 +3,14 @@
 import torch
 
 from config import load_config
-from datas import ResidentTrainSet, resident_bytes
-from training.loop import open_data
+from datas.resident import ResidentTrainSet, resident_bytes
+from datas.train_set import open_train_set
 
 
 def test_every_crop_of_two_epochs_equals_the_loaders(tiny_config, tiny_data):
     hr = str(tiny_data / "Sample" / "Sample_train_HR")
     entries = [{"path": hr, "weight": 2.0}, {"path": str(tiny_data / "benchmark" / "Sample" / "HR")}]
-    data = open_data(load_config(tiny_config(data=entries, batch_size=5)))
+    data = open_train_set(load_config(tiny_config(data=entries, batch_size=5)))
     resident = ResidentTrainSet(data, torch.device("cpu"))
     stop = 2 * data.iterations_per_epoch
     oriented = set()

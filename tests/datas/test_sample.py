@@ -1,12 +1,14 @@
 """The sample data folder made from scikit-image's photographs."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from datas import sample
 from datas.benchmark import BenchmarkSet
 from datas.check import check_data
 from datas.images import image_sizes, list_images, read_rgb, write_png
-from datas.layout import hr_folder
+from datas.layout import TRAINING_DATASETS
 from datas.train_set import open_train_set
 
 
@@ -27,8 +29,10 @@ def test_training_and_test_subjects_are_disjoint():
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_it_serves_for_training_with_the_published_patch(data_path, scale):
-    train_set = open_train_set(data_path, "sample", None, scale, 64 * scale, 4, 2, True, 2024, None)
-    lr_batch, hr_batch = train_set[0]
+    source = {"data_path": data_path, "training_dataset": "sample", "data": (), "cache_path": ""}
+    sampling = {"batch_size": 4, "data_repeat": 2, "data_augment": True, "seed": 2024}
+    config = SimpleNamespace(scale=scale, patch_size=64 * scale, **source, **sampling)
+    lr_batch, hr_batch = open_train_set(config)[0]
     assert (lr_batch.shape, hr_batch.shape) == ((4, 64, 64, 3), (4, 64 * scale, 64 * scale, 3))
 
 
@@ -49,7 +53,7 @@ def test_test_images_are_cropped_inside_their_photographs(data_path):
 
 def test_a_second_run_writes_nothing_and_repairs_what_is_damaged(data_path):
     assert sample.make_sample(data_path) == 0
-    path = hr_folder(data_path, "sample") / "astronaut.png"
+    path = TRAINING_DATASETS["sample"].hr_folder(data_path) / "astronaut.png"
     image = read_rgb(path)
     write_png(path, image[::-1])
     assert sample.make_sample(data_path) == 1 + 3

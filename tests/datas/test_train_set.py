@@ -2,6 +2,7 @@
 
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
 
 import imageio.v3 as iio
 import numpy as np
@@ -40,19 +41,19 @@ def hr_dir(data_path):
 
 
 def open_set(data_path, **changes):
-    arguments = {
+    config = {
         "data_path": data_path,
         "training_dataset": "sample",
-        "data": None,
+        "data": (),
         "scale": SCALE,
         "patch_size": PATCH,
         "batch_size": 4,
         "data_repeat": 3,
         "data_augment": True,
         "seed": 2024,
-        "cache_path": None,
+        "cache_path": "",
     }
-    return open_train_set(**{**arguments, **changes})
+    return open_train_set(SimpleNamespace(**{**config, **changes}))
 
 
 def refusal(data_path, **changes) -> str:
@@ -69,7 +70,7 @@ def slow_batch(train_set, hr_dir, iteration):
     plan = train_set.plan(epoch)
     files = sorted(hr_dir.iterdir())
     pairs = []
-    for i in range(batch * train_set.batch_size, (batch + 1) * train_set.batch_size):
+    for i in range(batch * train_set.config.batch_size, (batch + 1) * train_set.config.batch_size):
         hr_file = files[plan.image[i]]
         lr_file = lr_folder(hr_dir, SCALE) / f"{hr_file.stem}x{SCALE}.png"
         pair = []
@@ -236,6 +237,12 @@ def test_the_named_dataset_uses_its_own_images_only(tmp_path, monkeypatch):
     make_pairs(tmp_path / "DF2K" / "DF2K_train_HR", 6)
     train_set = open_set(tmp_path, training_dataset="df2k", batch_size=9)
     assert sorted(train_set.names(0)) == sorted(3 * ["0000.png", "0001.png", "0004.png"])
+
+
+def test_a_new_training_dataset_is_one_line_of_the_layout(tmp_path, monkeypatch):
+    monkeypatch.setitem(layout.TRAINING_DATASETS, "mine", layout.TrainingDataset("Mine", None))
+    make_pairs(tmp_path / "Mine" / "Mine_train_HR", 3)
+    assert open_set(tmp_path, training_dataset="mine").num_images == 3
 
 
 def test_missing_lr_images_come_with_the_command_that_makes_them(data_path, hr_dir):

@@ -6,6 +6,8 @@ import math
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier, local
 
 import imageio.v3 as imageio
 import numpy as np
@@ -16,7 +18,7 @@ from helpers import ROOT, TINY, run_script
 from skimage.metrics import peak_signal_noise_ratio
 
 from config import load_config
-from datas import BenchmarkSet, upscale
+from datas import BenchmarkSet, Pair, upscale
 from datas.prepare import main as prepare
 from evaluation import report
 from evaluation.evaluator import ImageResult, SetResult, evaluate_set, from_network, self_ensemble, to_network
@@ -80,6 +82,85 @@ def test_an_image_too_small_to_be_scored_is_named(tiny_data):
     small = type(pair)("tiny", pair.lr[:7, :7], pair.hr[:14, :14])
     with pytest.raises(InputError, match="Sample/tiny: cannot be scored: SSIM needs images of at least 11x11"):
         evaluate_set(bicubic_network, [small], "Sample", 2, CPU)
+
+
+class ThreadShare:
+    """`world` threads in place of processes."""
+
+    def __init__(self, world):
+        self.world, self.barrier, self.lists, self.local = world, Barrier(world), [None] * world, local()
+
+    @property
+    def rank(self):
+        return self.local.rank
+
+    def gather(self, own):
+        self.lists[self.rank] = own
+        self.barrier.wait(timeout=20)
+        return [entry for piece in self.lists for entry in piece]
+
+    def run(self, work):
+        """What `work(self)` returns or raises in each of them."""
+
+        def one(rank):
+            self.local.rank = rank
+            try:
+                return work(self)
+            except Exception as error:
+                return error
+
+        with ThreadPoolExecutor(self.world) as pool:
+            return list(pool.map(one, range(self.world)))
+
+
+def numbered_pairs(count):
+    rng = np.random.default_rng(1)
+    pairs = [rng.integers(0, 256, (16, 17, 3), dtype=np.uint8) for _ in range(count)]
+    return [Pair(f"{n}", lr, np.roll(upscale(lr, 2), n, axis=0)) for n, lr in enumerate(pairs)]
+
+
+@pytest.mark.parametrize(("world", "count"), [(2, 5), (3, 6), (4, 3)])
+def test_images_shared_among_processes_give_the_result_of_one_process(world, count, tmp_path):
+    seen, pairs = [], numbered_pairs(count)
+
+    def network(x):
+        seen.append(x)
+        return bicubic_network(x)
+
+    def work(share):
+        return evaluate_set(network, pairs, "Set", 2, CPU, with_bicubic=True, image_folder=tmp_path, share=share)
+
+    def untimed(result):
+        return [(image.name, image.scores, image.bicubic) for image in result.images]
+
+    shared = ThreadShare(world).run(work)
+    assert len(seen) == count
+    alone = evaluate_set(bicubic_network, pairs, "Set", 2, CPU, with_bicubic=True)
+    assert [untimed(result) for result in shared] == [untimed(alone)] * world
+    assert len(list(tmp_path.glob("*_x2.png"))) == count
+
+
+def test_what_one_process_meets_is_raised_in_all(tiny_data):
+    good, other = numbered_pairs(2)
+    small = Pair("tiny", other.lr[:7, :7], other.hr[:14, :14])
+    results = ThreadShare(2).run(lambda share: evaluate_set(bicubic_network, [good, small], "Set", 2, CPU, share=share))
+    assert [type(result) for result in results] == [InputError] * 2
+    assert str(results[0]) == str(results[1])
+    assert "Set/tiny: cannot be scored" in str(results[0])
+
+
+def test_a_surprise_in_one_process_keeps_its_kind_there_and_is_told_to_the_others():
+    pairs = numbered_pairs(2)
+
+    def network(x):
+        if torch.equal(x, to_network(pairs[1].lr, CPU)):
+            raise ZeroDivisionError("a bug")
+        return bicubic_network(x)
+
+    first, second = ThreadShare(2).run(lambda share: evaluate_set(network, pairs, "Set", 2, CPU, share=share))
+    assert isinstance(second, ZeroDivisionError)
+    assert isinstance(first, InputError)
+    assert str(first) == "Set: process 1 of 2 failed with ZeroDivisionError: a bug"
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -160,7 +241,11 @@ BAD = {  # script, what is changed in the config, what the one line must say
     "patch too large": ("train.py", {"patch_size": 64}, "0000.png"),
     "no weights": ("test.py", {"pretrain": "absent.pt"}, "absent.pt: no such checkpoint"),
     "no shipped weights": ("test.py", {"scale": 3, "patch_size": 24}, "X3"),
-    "another scale": ("test.py", {"pretrain": str(ROOT / "pretrain_model" / "SSIU_x4.pt")}, "holds an x4 network"),
+    "another scale": (
+        "test.py",
+        {"pretrain": str(ROOT / "pretrain_model" / "SSIU_x4.pt")},
+        "file: x4, 64 channels, 9 stages, 4 heads; config: x2, 8",
+    ),
     "batch": ("train.py", {"batch_size": 1000}, "batch_size"),
 }
 

@@ -9,8 +9,9 @@ from helpers import assert_same_bits, final_state, stop_at
 
 from config import load_config
 from models import create_model, inference, training_network
+from training.graphed import GraphedStep
 from training.loop import train
-from training.step import GraphedStep, TrainStep
+from training.step import TrainStep
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 WIDE = {"n_feats": 64, "patch_size": 32, "gpu_ids": [0]}
@@ -23,7 +24,7 @@ def steps_of(config, graph, count=5):
     model = create_model(config).to(device)
     network, _ = training_network(model, device, "triton", config.precision)  # PyTorch's own backward adds in any order
     step = TrainStep(config, model, network, device, draw=lambda *crops: crops)
-    update = GraphedStep(step) if graph else step
+    update = GraphedStep(step, required=True, say=print) if graph else step
     generator = torch.Generator().manual_seed(1)
     losses = []
     for _ in range(count):

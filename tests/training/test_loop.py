@@ -2,21 +2,25 @@
 
 import json
 import random
+import re
 import signal
 import subprocess
 import sys
+from datetime import datetime
 
 import pytest
 import torch
-from helpers import ROOT, assert_same_bits, final_state, stop_at
+from helpers import ROOT, assert_same_bits, final_state, run_script, stop_at
 
 from config import load_config
-from datas import TrainSet
+from datas import BenchmarkSet, TrainSet, open_train_set, upscale
+from evaluation.metrics import standard_scores
 from models import ModelError, create_model
-from models.weights import read_checkpoint, read_weights
-from training import loop
+from models.weights import load_weights, read_checkpoint, read_weights
+from training import setup, validation
 from training.checkpoints import run_checkpoints
-from training.loop import learning_rate, train
+from training.loop import train
+from training.run_state import Position, snapshot
 from training.step import TrainStep
 from utils import InputError, held_folder
 
@@ -90,33 +94,6 @@ def test_old_checkpoints_are_thinned_and_the_best_is_kept(tiny_config, tmp_path)
     assert read_checkpoint(tmp_path / "run" / "best.pt")["iteration"] == max(scores, key=scores.get)
 
 
-def test_learning_rate_is_torchs_cosine_stepped_once_an_epoch():
-    config = load_config(ROOT / "configs" / "SSUFSR_light_x4.yml")
-    optimizer = torch.optim.AdamW([torch.zeros(1)], lr=1e-3)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=290, eta_min=1e-6)
-    for epoch in range(290):
-        for into in (0, 3449):
-            rate = learning_rate(config, 3450 * epoch + into, 3450)
-            assert rate == pytest.approx(schedule.get_last_lr()[0], rel=1e-9)
-        optimizer.step()
-        schedule.step()
-
-
-def test_learning_rate_warms_up_linearly_then_falls(tiny_config):
-    config = load_config(tiny_config(epochs=10, warmup_epochs=4))
-    rates = [learning_rate(config, 6 * epoch, 6) for epoch in range(10)]
-    assert rates[:5] == pytest.approx([0.25e-3, 0.5e-3, 0.75e-3, 1e-3, 1e-3])
-    assert rates[5:] == sorted(rates[5:], reverse=True)
-
-
-def test_progress_is_the_further_of_iterations_and_clock(tiny_config):
-    config = load_config(tiny_config(epochs=10, schedule="progress", max_minutes=2.0))
-    half = (1e-3 + 1e-6) / 2
-    assert learning_rate(config, 30, 6, minutes=0.1) == pytest.approx(half)
-    assert learning_rate(config, 3, 6, minutes=1.0) == pytest.approx(half)
-    assert learning_rate(config, 3, 6, minutes=2.0) == pytest.approx(1e-6)
-
-
 def one_step(config, seed=0):
     torch.manual_seed(seed)
     model = create_model(config)
@@ -166,7 +143,7 @@ def test_autocast_trains_close_to_float32(precision, tiny_config):
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_images(tiny_config, tmp_path):
     config = load_config(tiny_config(lr=1e30, eta_min=1e30))
-    with pytest.raises(InputError, match=r"the loss of iteration \d+ is not finite \(L1 nan, FFT nan\); images: 000"):
+    with pytest.raises(InputError, match=r"the loss of iteration \d+ is not finite \(l1 nan, fft nan\); images: 000"):
         train(config, tmp_path / "run", resume=False)
     assert run_checkpoints(tmp_path / "run") == []
 
@@ -175,7 +152,7 @@ def test_weights_that_are_not_finite_are_never_saved(tiny_config):
     step, _, _ = one_step(load_config(tiny_config()))
     next(step.model.parameters()).data[0] = torch.nan
     with pytest.raises(InputError, match=r"not finite after iteration 0 \(first: head.weight\)"):
-        loop.snapshot(step, loop.Position(), step.config, loop.open_data(step.config))
+        snapshot(step, Position(), step.config, open_train_set(step.config))
 
 
 def test_max_minutes_ends_the_run_annealed_and_validated(tiny_config, tmp_path, steady_clock):
@@ -197,7 +174,7 @@ def test_two_processes_cannot_train_in_one_folder(tiny_config, tmp_path):
 
 def test_a_folder_that_cannot_be_written_to_is_named_before_any_work(tiny_config, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr(loop, "open_data", lambda config: pytest.fail("the data was packed first"))
+    monkeypatch.setattr(setup, "open_train_set", lambda config: pytest.fail("the data was packed first"))
     with pytest.raises(InputError, match="file/run: cannot be written to"):
         train(load_config(tiny_config()), tmp_path / "file" / "run", resume=False)
 
@@ -205,7 +182,7 @@ def test_a_folder_that_cannot_be_written_to_is_named_before_any_work(tiny_config
 def test_a_validation_that_failed_is_made_up_for_on_resume(tiny_config, tmp_path, monkeypatch):
     config = load_config(tiny_config(epochs=1))
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "evaluate_set", lambda *_, **__: exec("raise InputError('damaged')", globals()))
+        patch.setattr(validation, "evaluate_set", lambda *_, **__: exec("raise InputError('damaged')", globals()))
         with pytest.raises(InputError, match="damaged"):
             train(config, tmp_path / "run", resume=False)
     assert not (tmp_path / "run" / "best.pt").exists()
@@ -244,9 +221,9 @@ def test_fine_tuning_across_scales_keeps_all_but_the_tail(tiny_config, tmp_path)
     weights = read_weights(tmp_path / "x2" / "best.pt")
     torch.manual_seed(9)
     model = create_model(load_config(tiny_config(scale=4, patch_size=48)))
-    with pytest.raises(ModelError, match=r"it holds an x2 network, the config asks for x4; .*pretrain_new_tail"):
-        loop.load_weights(model, tmp_path / "x2" / "best.pt")
-    report = loop.load_weights(model, tmp_path / "x2" / "best.pt", new_tail=True)
+    with pytest.raises(ModelError, match=r"file: x2, .*; config: x4, .*pretrain_new_tail"):
+        load_weights(model, tmp_path / "x2" / "best.pt")
+    report = load_weights(model, tmp_path / "x2" / "best.pt", new_tail=True)
     for key, value in model.state_dict().items():
         if not key.startswith("tail."):
             assert torch.equal(value, weights[key]), key
@@ -255,17 +232,82 @@ def test_fine_tuning_across_scales_keeps_all_but_the_tail(tiny_config, tmp_path)
     assert "4 keys initialised afresh: tail.6.weight" in str(report)
 
 
-def test_two_processes_log_the_losses_of_one(tiny_config, tmp_path):
-    def losses(folder):
-        lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
-        return [[line["l1"], line["fft"]] for line in lines if line["kind"] == "train"]
+def lines_of(folder):
+    """train.log without the times."""
+    return [line.partition(" ")[2] for line in (folder / "train.log").read_text().splitlines()]
 
-    file = tiny_config(log_name="two", log_every=1, epochs=1)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    command = [*launch, str(ROOT / "train.py"), "--config", str(file)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=180)
+
+def test_every_line_of_the_log_carries_its_time(tiny_config, tmp_path):
+    pretrain = tmp_path / "start.pt"
+    torch.save(create_model(load_config(tiny_config())).state_dict(), pretrain)
+    before = datetime.now().replace(microsecond=0)
+    train(load_config(tiny_config(epochs=1, pretrain=str(pretrain))), tmp_path / "run", resume=False)
+    times = [line.partition(" ")[0] for line in (tmp_path / "run" / "train.log").read_text().splitlines()]
+    assert all(len(text) == len("2026-01-02T03:04:05") for text in times)
+    assert before <= datetime.fromisoformat(times[0]) <= datetime.fromisoformat(times[-1]) <= datetime.now()
+
+
+def test_the_loss_is_logged_at_least_once_an_epoch(tiny_config, tmp_path):
+    train(load_config(tiny_config(epochs=3, log_every=1000, eval_sets=[])), tmp_path / "run", resume=False)
+    logged = [line for line in lines_of(tmp_path / "run") if ": loss " in line]
+    assert [line.partition(":")[0] for line in logged] == ["iteration 6", "iteration 12", "iteration 18"]
+
+
+def test_the_first_validation_also_scores_bicubic_and_later_ones_say_the_best(tiny_config, tmp_path, monkeypatch):
+    config, folder = load_config(tiny_config(epochs=3, test_every=1)), tmp_path / "run"
+    with monkeypatch.context() as patch:
+        stop_at(9, patch)
+        train(config, folder, resume=False)
+    train(config, folder, resume=True)
+    written = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    (bicubic,) = (line for line in written if line["kind"] == "bicubic/Sample")
+    pairs = [(pair.hr, upscale(pair.lr, 2)) for pair in BenchmarkSet(config.data_path, "Sample", 2)]
+    scores = [standard_scores(*(torch.from_numpy(image).permute(2, 0, 1) for image in pair), 2) for pair in pairs]
+    assert bicubic["iteration"] == 6
+    assert bicubic["psnr"] == pytest.approx(sum(score.psnr for score in scores) / 2)
+    assert bicubic["ssim"] == pytest.approx(sum(score.ssim for score in scores) / 2)
+    assert f"bicubic Sample: {bicubic['psnr']:.3f} dB / {bicubic['ssim']:.4f}" in lines_of(folder)
+    psnr = {line["iteration"]: line["psnr"] for line in written if line["kind"] == "validation/Sample"}
+    said = [line for line in lines_of(folder) if line.startswith("best so far")]
+    best = [max((psnr[n], n) for n in psnr if n <= reached) for reached in (12, 18)]
+    assert said == [f"best so far on Sample: {value:.3f} dB at iteration {n}" for value, n in best]
+
+
+def test_with_max_minutes_the_bar_ends_where_the_clock_does(tiny_config, steady_clock):
+    wanted = ["--set", "epochs=10000", "--set", "max_minutes=0.2", "--set", "eval_sets=[]"]
+    done = run_script("train.py", "--config", tiny_config(), *wanted)
     assert done.returncode == 0, done.stderr
-    train(load_config(file), tmp_path / "one", resume=False)
-    two, one = losses(tmp_path / "runs" / "two"), losses(tmp_path / "one")
-    assert len(two) == 6
-    torch.testing.assert_close(torch.tensor(two), torch.tensor(one), rtol=1e-4, atol=0)
+    assert re.search(r"100%.* (2[45])/\1 ", done.stderr.split("\r")[-1])  # 24 halves of a second, with rounding
+    assert "60000" not in done.stderr
+
+
+def test_an_error_stands_on_a_line_of_its_own(tiny_config):
+    done = run_script("train.py", "--config", tiny_config(lr=1e30, eta_min=1e30))
+    assert done.returncode == 2
+    last = done.stderr.rstrip("\n").split("\n")[-1]
+    assert last.startswith("error: the loss of iteration")
+
+
+@pytest.mark.parametrize(
+    "change", [{"data_path": "/absent"}, {"pretrain": "absent.pt"}, {"eval_sets": ["Set6"]}, {"losses": {"l3": 1.0}}]
+)
+def test_a_refused_run_leaves_nothing(change, tiny_config, tmp_path):
+    (tmp_path / "runs").mkdir()
+    done = run_script("train.py", "--config", tiny_config(**change))
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_a_dry_run_says_what_would_be_trained_and_writes_nothing(tiny_config, tiny_data, tmp_path):
+    held_out = tiny_data / "benchmark" / "Sample" / "HR"
+    entries = [{"path": str(tiny_data / "Sample" / "Sample_train_HR"), "weight": 3.0}, {"path": str(held_out)}]
+    done = run_script("train.py", "--config", tiny_config(data=entries), "--dry-run")
+    assert done.returncode == 0, done.stderr
+    parameters = sum(p.numel() for p in create_model(load_config(tiny_config())).parameters())
+    assert f"network: SSUFSR x2, {parameters:,} parameters; loss: 1 l1 + 0.01 fft\n" in done.stdout
+    assert f"crops from {entries[0]['path']}: 75.0% (6 images)\n" in done.stdout
+    assert f"{held_out / '0000.png'}: has the pixels of {held_out / '0000.png'}, an evaluation image" in done.stdout
+    assert not (tmp_path / "runs").exists()
+    wrong = run_script("train.py", "--config", tiny_config(pretrain="absent.pt"), "--dry-run")
+    assert (wrong.returncode, wrong.stderr.partition(";")[0]) == (2, "error: absent.pt: no such checkpoint")

@@ -1,19 +1,23 @@
 """What each precision costs in dB: every set, every precision that can run here, against the plain path in float32.
 
-    python -m tools.precision --config configs/SSUFSR_light_x4.yml --set data_path=./data --set 'eval_sets=[Set5]'
+    python -m tools.precision_cost --config configs/SSUFSR_light_x4.yml --set data_path=./data --set 'eval_sets=[Set5]'
 
 The weights are those that test.py would take. PSNR is of the `standard` protocol; a difference is to the row of the
 same set in float32 on the plain path.
 """
 
 import argparse
+import sys
+from pathlib import Path
 
-from config import load_config
-from datas import BenchmarkSet
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project's folder, wherever this is started
+
+from config import load_config, parse_overrides
+from datas import open_benchmark_sets
 from evaluation.evaluator import evaluate_set
-from models import PRECISIONS, ModelError, create_model, inference
+from evaluation.network import open_model, weights_file
+from models import PRECISIONS, ModelError, inference
 from models.devices import device_name, pick_device
-from models.weights import SHIPPED, load_weights, shipped_weights
 from utils import run_command
 
 
@@ -23,11 +27,10 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a config key")
     arguments = parser.parse_args()
     config = load_config(arguments.config, arguments.set)
-    sets = [BenchmarkSet(config.data_path, name, config.scale) for name in config.eval_sets]
+    named = "eval_sets" in parse_overrides(arguments.set)
+    sets = open_benchmark_sets(config.data_path, config.eval_sets, config.scale, named=named)
     device = pick_device(config.gpu_ids)
-    model = create_model(config)
-    load_weights(model, config.pretrain or shipped_weights(SHIPPED, config.scale))
-    model = model.to(device).eval()
+    model = open_model(config, weights_file(config), device)
 
     networks, left_out = {}, []
     for backend in ("plain", "triton" if device.type == "cuda" else "cpu"):

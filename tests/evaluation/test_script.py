@@ -1,0 +1,107 @@
+"""test.py: what it says, what it writes, shared among processes, and sets that are absent."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from helpers import ROOT, run_script
+
+from config import load_config
+from models import create_model
+
+
+@pytest.fixture
+def weights(tiny_config, tmp_path):
+    torch.manual_seed(3)
+    torch.save(create_model(load_config(tiny_config())).state_dict(), tmp_path / "weights.pt")
+    (tmp_path / "weights.yml").write_text("data: six images\n")
+    return tmp_path / "weights.pt"
+
+
+@pytest.fixture
+def evaluate(tiny_config, weights, tmp_path):
+    """Function of options of test.py: what it printed."""
+
+    def run(*options):
+        out = [] if "--out" in options else ["--out", tmp_path / "out"]
+        done = run_script("test.py", "--config", tiny_config(), "--set", f"pretrain={weights}", *out, *options)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
+
+
+def test_everything_written_is_named_and_there(evaluate, weights, tmp_path):
+    printed = evaluate("--json", tmp_path / "r.json", "--save-images", "--model-card")
+    named = [line.removeprefix("wrote ") for line in printed.splitlines() if line.startswith("wrote ")]
+    expected = ["out/per_image.csv", "out/Sample/*_x2.png", "r.json", "weights.md"]
+    assert named == [str(tmp_path / file) for file in expected]
+    assert [len(list(tmp_path.glob(file))) for file in expected] == [1, 2, 1, 1]
+
+
+def test_a_plain_evaluation_names_no_file_that_it_did_not_write(evaluate, tmp_path):
+    printed = evaluate()
+    assert [line for line in printed.splitlines() if line.startswith("wrote ")] == [
+        f"wrote {tmp_path}/out/per_image.csv"
+    ]
+
+
+def test_what_is_special_stands_in_the_table_and_on_the_card(evaluate, weights):
+    printed = evaluate("--model-card", "--self-ensemble", "--set", "eval_precision=bf16")
+    card = weights.with_suffix(".md").read_text()
+    assert "| set (self-ensemble x8, bf16) | images " in printed
+    assert "| set (self-ensemble x8, bf16) | images " in card
+    assert ", with self-ensemble x8, bf16;" in card.splitlines()[-1]
+    assert "self-ensemble x8" in next(line for line in printed.splitlines() if line.startswith("weights: "))
+    evaluate("--model-card")
+    assert "self-ensemble x8" not in weights.with_suffix(".md").read_text()
+
+
+def test_a_folder_in_place_of_the_json_file_is_found_before_the_evaluation(tiny_config, weights, tmp_path):
+    done = run_script("test.py", "--config", tiny_config(), "--set", f"pretrain={weights}", "--json", tmp_path,
+                      "--out", tmp_path / "out")  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr == f"error: --json {tmp_path}: is a folder; name a file, such as {tmp_path / 'x4.json'}\n"
+    assert "weights:" not in done.stdout
+
+
+def test_a_set_of_the_config_that_is_absent_is_passed_over_and_one_that_is_named_is_not(tiny_config, weights, tmp_path):
+    config = tiny_config(eval_sets=["Set5", "Sample"], pretrain=str(weights))
+    done = run_script("test.py", "--config", config, "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert "Set5" in done.stdout.partition("weights:")[0]  # the line that says so
+    assert "| Sample " in done.stdout
+    assert "| Set5 " not in done.stdout
+    named = run_script("test.py", "--config", config, "--set", "eval_sets=[Set5, Sample]", "--out", tmp_path / "out")
+    assert named.returncode == 2
+    assert "benchmark/Set5" in named.stderr
+
+
+def test_two_processes_give_the_numbers_of_one_and_speak_once(evaluate, tiny_config, weights, tmp_path):
+    alone = evaluate("--json", tmp_path / "one.json")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", ROOT / "test.py"]
+    command += ["--config", tiny_config(), "--set", f"pretrain={weights}", "--out", tmp_path / "two"]
+    command += ["--json", tmp_path / "two.json", "--save-images"]
+    threads = {
+        **os.environ,
+        "OMP_NUM_THREADS": str(torch.get_num_threads()),
+    }  # the order of sums is that of one process
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=ROOT, env=threads)
+    assert done.returncode == 0, done.stderr
+
+    def untimed(file):
+        sample = json.loads((tmp_path / file).read_text())["sets"]["Sample"]
+        images = {name: {k: v for k, v in image.items() if k != "seconds"} for name, image in sample["images"].items()}
+        return list(images), images, sample["standard"], sample["official"], sample["bicubic"]
+
+    names, images, *means = untimed("two.json")
+    names_alone, images_alone, *means_alone = untimed("one.json")
+    assert names == names_alone == ["0000", "0001"]
+    assert images == images_alone
+    assert means == means_alone
+    assert [done.stdout.count(line) for line in ("weights: ", "| Sample ", "per_image.csv")] == [1, 1, 1]
+    assert alone.count("weights: ") == 1
+    assert len(list((tmp_path / "two" / "Sample").glob("*.png"))) == 2

@@ -1,0 +1,114 @@
+"""A run under way: what it was given, where it stands, and how that is saved and found again."""
+
+import math
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+import torch
+import yaml
+
+from config import Config
+from datas import BenchmarkSet, TrainSet
+from training.checkpoints import SavedRun, save_checkpoint, save_run
+from training.logs import RunLog
+from training.processes import Process
+from training.step import TrainStep
+from utils import InputError
+
+
+@dataclass
+class Position:
+    """Where a run stands, saved with every checkpoint."""
+
+    iteration: int = 0  # steps taken
+    minutes: float = 0.0  # time spent in training steps, over all pieces of the run
+    best: dict = field(default_factory=lambda: {"psnr": -math.inf, "iteration": 0, "set": ""})
+    validated: int = 0  # iteration of the last validation
+
+
+@dataclass
+class Run:
+    """What a run is given, and where it stands."""
+
+    config: Config
+    folder: Path
+    process: Process
+    data: TrainSet
+    sets: list[BenchmarkSet]
+    step: TrainStep
+    backend: str  # the implementation of the network that the step runs
+    eval_backend: str  # and the one that validation runs
+    position: Position
+    log: RunLog
+
+    @property
+    def per_epoch(self) -> int:
+        """Iterations of an epoch."""
+        return self.data.iterations_per_epoch
+
+    @property
+    def total(self) -> int:
+        """Iterations of all epochs."""
+        return self.config.epochs * self.per_epoch
+
+    def save(self, is_best: bool = False) -> None:
+        """Write a checkpoint, `best.pt` too if it `is_best`; only the first process does.
+
+        Raises:
+            InputError: a weight is not finite, or there is no space.
+        """
+        if self.process.is_first:
+            content = {**snapshot(self.step, self.position, self.config, self.data), "backend": self.backend}
+            if is_best:
+                save_checkpoint(self.folder / "best.pt", content)
+            save_run(self.folder, content, self.config.keep_last)
+
+
+def snapshot(step: TrainStep, position: Position, config: Config, data: TrainSet) -> dict:
+    """A checkpoint's content.
+
+    Raises:
+        InputError: a weight is not finite; such a checkpoint would be of no use.
+    """
+    bad = [name for name, weight in step.model.named_parameters() if not weight.isfinite().all()]
+    if bad:
+        raise InputError(
+            f"weights are not finite after iteration {position.iteration} (first: {bad[0]}); nothing was saved, "
+            "the last good checkpoint is untouched; lower lr or set clip_grad"
+        )
+    return {
+        "epoch": position.iteration // data.iterations_per_epoch,
+        **asdict(position),
+        **step.state_dict(),
+        "config": config.to_yaml(),
+        "data": data.fingerprint(),
+        "random_states": {"torch": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()},
+    }
+
+
+def restore(step: TrainStep, saved: SavedRun, config: Config, data: TrainSet) -> Position:
+    """Put a checkpoint of the run into `step`; returns where it stood.
+
+    Raises:
+        InputError: it does not fit the config, or the images are not those that the run has seen.
+    """
+    path, content = saved
+    now = data.fingerprint()
+    before = content.get("data", now)
+    chosen = yaml.safe_load(content["config"])
+    same_choice = [chosen["training_dataset"], chosen["data"]] == [config.training_dataset, list(config.data)]
+    if before != now and same_choice:
+        raise InputError(
+            f"{path}: the training images are not those of the run ({now.split()[0]} images, it had "
+            f"{before.split()[0]}; names or sizes differ); put them back, or name others with --set data=... to go on"
+        )
+    try:
+        step.load_state_dict(content)
+        torch.set_rng_state(content["random_states"]["torch"])
+        if torch.cuda.is_available():
+            torch.cuda.set_rng_state_all(content["random_states"]["cuda"])
+        names = [entry.name for entry in fields(Position)]
+        return Position(**{name: content[name] for name in names if name in content})
+    except (KeyError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(f"{path}: cannot be resumed with this config ({reason})") from error

@@ -1,0 +1,167 @@
+"""Opening a run: everything that its config names is opened here, and so checked, before the first step."""
+
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from config import Config
+from datas import BenchmarkSet, TrainSet, leaks, open_benchmark_sets, open_train_set
+from models import BACKENDS, ModelError, choose_backend, create_model, training_network
+from models.devices import device_name
+from models.weights import load_weights
+from training.batches import Batches, open_batches
+from training.checkpoints import SavedRun, load_run
+from training.logs import RunLog
+from training.losses import loss_terms
+from training.processes import Process
+from training.run_state import Position, Run, restore
+from training.step import TrainStep
+from utils import InputError
+
+Shape = tuple[int, int, int]
+Say = Callable[[str], None]
+
+
+class Parts(NamedTuple):
+    """What a run is made of, whatever the machine."""
+
+    sets: list[BenchmarkSet]
+    model: nn.Module  # with the weights to start from, on the CPU
+    data: TrainSet
+    notes: list[str]  # lines for the log
+
+
+def open_parts(config: Config, resume: bool, sets_named: bool) -> Parts:
+    """Open everything that a config names, and so check it: losses, evaluation sets, network, weights, images.
+
+    With `sets_named` every evaluation set must be there, as the user asked for it; else an absent one is left out.
+
+    Raises:
+        InputError, ModelError: something in it is wrong.
+    """
+    loss_terms(config)
+    notes: list[str] = []
+    sets = open_benchmark_sets(config.data_path, config.eval_sets, config.scale, named=sets_named, say=notes.append)
+    torch.manual_seed(config.seed)
+    model = create_model(config)
+    if config.pretrain and not resume:
+        notes.append(f"{config.pretrain}: {load_weights(model, config.pretrain, config.pretrain_new_tail)}")
+    data = open_train_set(config)
+    return Parts(sets, model, data, notes + config.notes() + source_lines(data) + leaks(data, sets))
+
+
+def source_lines(data: TrainSet) -> list[str]:
+    """What fraction of an epoch's crops comes from where, one line per source; every epoch has the same shares."""
+    shares = data.source_report(data.iterations_per_epoch)
+    return [f"crops from {path}: {share:.1%} ({count} images)" for path, count, share in shares]
+
+
+def dry_run(config: Config, resume: bool, sets_named: bool) -> list[str]:
+    """Check the config, the data and the weights; lines that say what would be trained, on what."""
+    parts = open_parts(config, resume, sets_named)
+    parameters = sum(parameter.numel() for parameter in parts.model.parameters())
+    loss = " + ".join(f"{term.weight:g} {term.name}" for term in loss_terms(config) if term.weight)
+    per_epoch = parts.data.iterations_per_epoch
+    by_clock = f", or {config.max_minutes:g} minutes" if config.max_minutes else ""
+    return [
+        f"network: {config.model} x{config.scale}, {parameters:,} parameters; loss: {loss}",
+        f"training: {config.epochs * per_epoch:,} iterations, {per_epoch:,} an epoch{by_clock}; "
+        f"{config.batch_size} patches of {config.patch_size}x{config.patch_size} HR pixels in each",
+        f"validation: {', '.join(f'{images.name} ({len(images)} images)' for images in parts.sets) or 'none'}",
+        *parts.notes,
+    ]
+
+
+def set_up(process: Process, config: Config, folder: Path, resume: bool, sets_named: bool) -> tuple[Run, Batches]:
+    """The run, at its start or where it was left, and its batches by iteration. Nothing is written yet but the log."""
+    if config.batch_size % (process.world * config.accumulate):
+        pieces = f"{process.world} process(es) x accumulate {config.accumulate}"
+        raise InputError(f"config key 'batch_size': {config.batch_size} cannot be divided into {pieces}")
+    saved = load_run(folder, say=lambda line: print(line, file=sys.stderr)) if resume else None
+    sets, model, data, notes = open_parts(config, resume, sets_named)
+    model = model.to(process.device)
+    draw, batches = open_batches(data, process, config, notes.append)
+    backend = training_backend(process, config, model, saved, notes)
+    network, _ = training_network(model, process.device, backend, config.precision, batch_shape(config, process))
+    eval_backend = validation_backend(process, config, model, sets, notes)
+    step = TrainStep(config, model, wrap(network, config, process), process.device, draw)
+    position = restore(step, saved, config, data) if saved else Position()
+    log = RunLog(folder if process.is_first else None, position.iteration)
+    run = Run(config, folder, process, data, sets, step, backend, eval_backend, position, log)
+    log.say(f"{process.world} process(es) on {device_name(process.device)}, {backend}; {data.num_images} images")
+    log.say(f"from iteration {position.iteration:,} to {run.total:,}, {run.per_epoch:,} an epoch")
+    for note in notes:
+        log.say(note)
+    return run, batches
+
+
+def batch_shape(config: Config, process: Process) -> Shape:
+    """(B, H, W) of what the network is called with in training."""
+    side = config.patch_size // config.scale
+    return config.batch_size // (process.world * config.accumulate), side, side
+
+
+def training_backend(
+    process: Process, config: Config, model: nn.Module, saved: SavedRun | None, notes: list[str]
+) -> str:
+    """The backend of the training steps, the same in every process: the first one's choice.
+
+    A run that goes on keeps the one it began with, as another gives other bits; where it cannot run here, `notes` says
+    so.
+    """
+    wanted = "plain" if config.compile else config.backend
+    shape = batch_shape(config, process)
+    kept = saved.content.get("backend") if saved else None
+    if wanted == "auto" and kept is not None:
+        try:
+            return choose_first(process, model, kept, config.precision, True, shape, notes.append)
+        except ModelError as error:
+            notes.append(f"warning: the run began with the backend {kept!r}; another gives other bits ({error})")
+    return choose_first(process, model, wanted, config.precision, True, shape, notes.append)
+
+
+def validation_backend(
+    process: Process, config: Config, model: nn.Module, sets: list[BenchmarkSet], notes: list[str]
+) -> str:
+    """The backend of validation, whose images have many sizes; what cannot run is refused now, not then."""
+    if not sets:
+        return "plain"
+    return choose_first(process, model, config.backend, config.eval_precision, False, None, notes.append)
+
+
+def choose_first(
+    process: Process, model: nn.Module, wanted: str, precision: str, training: bool, shape: Shape | None, say: Say
+) -> str:
+    """The first process's choice, in every process."""
+    chosen = "plain"
+    if process.is_first:
+        chosen = choose_backend(model, process.device, wanted, precision, training, shape, say)
+    return BACKENDS[round(process.first_says(BACKENDS.index(chosen)))]
+
+
+def wrap(network: nn.Module, config: Config, process: Process) -> nn.Module:
+    """The network as the step calls it: compiled if asked for, and averaging gradients over the processes."""
+    network = torch.compile(network) if config.compile else network
+    if process.world > 1:
+        for parameter in network.parameters():
+            if parameter.requires_grad:
+                parameter.register_hook(partial(laid_out_like, parameter))
+        network = DistributedDataParallel(network, [process.device] if process.device.type == "cuda" else None)
+    return network
+
+
+def laid_out_like(parameter: Tensor, gradient: Tensor) -> Tensor:
+    """A gradient with the strides of its parameter, as DistributedDataParallel's buckets have them.
+
+    Convolutions of channels-last maps give theirs as channels-last, even where an axis of length 1 makes both the same
+    memory.
+    """
+    if gradient.stride() == parameter.stride():
+        return gradient
+    return torch.empty_like(parameter).copy_(gradient)
