@@ -62,8 +62,8 @@ def main() -> None:
     network, backend = inference(model, process.device, config.backend, config.eval_precision, say=say)
     network = self_ensemble(network) if arguments.self_ensemble else network
     origin = "" if config.pretrain else " (shipped: pretrain is empty)"
-    where = f"{process.world} x " * (process.world > 1) + device_name(process.device)
-    averaged = ", self-ensemble x8" * arguments.self_ensemble
+    where = device_name(process.device) if process.world == 1 else f"{process.world} x {device_name(process.device)}"
+    averaged = ", self-ensemble x8" if arguments.self_ensemble else ""
     say(f"weights: {weights}{origin}; {config.eval_precision} on {where}, backend {backend}{averaged}")
 
     results, written = [], [out / "per_image.csv"]

@@ -88,13 +88,17 @@ def make_folder(folder) -> Path:
 
 @contextmanager
 def held_folder(folder) -> Iterator[None]:
-    """Make `folder` (removed again if nothing came into it) and hold it: no other process may while this one does.
+    """Make `folder` and hold it: no other process may while this one does.
+
+    It is removed again if nothing came into it, and so are the folders above it that were made for it.
 
     The system lets go of it when the process ends, however it ends.
 
     Raises:
         InputError: it cannot be made, written to or locked, or another process holds it.
     """
+    path = Path(folder)
+    new = [place for place in (path, *path.parents) if not place.exists()]  # the innermost first
     folder = make_folder(folder)
     lock = FileLock(folder / LOCK_NAME)
     try:
@@ -109,6 +113,9 @@ def held_folder(folder) -> Iterator[None]:
         yield
     finally:
         _let_go(folder, lock)
+        for place in new:
+            with suppress(OSError):  # something came into it
+                place.rmdir()
 
 
 def _let_go(folder: Path, lock: BaseFileLock) -> None:

@@ -137,7 +137,7 @@ class TrainSet:
             digest.update(repr([(name, int(height), int(width)) for name, height, width in sizes]).encode())
         return f"{self.num_images} images {digest.hexdigest()[:16]}"
 
-    def source_report(self, iteration_count: int) -> list[tuple[Path, int, float]]:
+    def shares_drawn(self, iteration_count: int) -> list[tuple[Path, int, float]]:
         """(HR folder, number of images, fraction of the crops of the first `iteration_count` batches) per source."""
         drawn = np.zeros(len(self.sources), np.int64)
         for start in range(0, iteration_count, self.iterations_per_epoch):

@@ -31,7 +31,7 @@ from .ssiu import SSIU
 FAST = ("triton", "cpu")
 BACKENDS = ("auto", "plain", *FAST)
 VARIABLE = "SSIU_BACKEND"
-REPORT = "please report it with what `python doctor.py --json` prints"
+ADVICE = "please report it with what `python doctor.py --json` prints"
 TYPICAL = {"cuda": (1, 180, 320), "cpu": (1, 96, 160)}  # (B, H, W) of an input whose size nobody has told
 Shape = tuple[int, int, int]
 Network = Callable[[Tensor], Tensor]
@@ -186,7 +186,7 @@ def _fastest(work: _Request, say: Callable[[str], None]) -> str:
                 say(f"{backend}: {verdict}; {f'kept in {verdict.place}' if verdict.place else 'not kept'}")
                 return backend
             slow = f"it takes {1 / max(verdict.speedup, 1e-9):.1f} times as long on this machine"
-            obstacle = f"{verdict.problem or slow}; {REPORT}"
+            obstacle = f"{verdict.problem or slow}; {ADVICE}"
         warnings.warn(f"backend: 'plain' runs, as {backend!r} cannot: {obstacle}", stacklevel=4)
     return "plain"
 

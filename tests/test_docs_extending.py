@@ -8,9 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import safetensors.torch
+import torch
 from helpers import ROOT, run_script
 
 from datas import read_rgb, write_png
+from evaluation import timing
 from models.weights import read_checkpoint
 
 TEXT = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
@@ -52,7 +55,8 @@ def follow(tmp_path, tiny_data, monkeypatch):
         outcomes = []
         for script, *words in commands_of(section):
             sizes = [word for size in SIZES for word in ("--set", size)] if script in ("train.py", "test.py") else []
-            done = run_script(script, *sizes, *words)
+            quick = ["--repeats", "1"] if script == "benchmark.py" else []
+            done = run_script(script, *sizes, *words, *quick)
             assert done.returncode == 0, f"{script} {words}: {done.stderr}"
             outcomes.append(done)
         return outcomes
@@ -71,12 +75,22 @@ def test_a_loss(follow):
     assert min(losses) > 0
 
 
-def test_a_network(follow):
-    _, resumed, tested = follow("A network")
+def test_a_network(follow, monkeypatch):
+    monkeypatch.setattr(timing, "WARM_UP", 0)
+    monkeypatch.setattr(timing, "ceilings", lambda device: {"copy": 1.0, "float32": 1.0})
+    _, resumed, tested, _, counted, timed = follow("A network")
     assert "from iteration 3 to 24" in resumed.stdout
     content = read_checkpoint("runs/shallow/best.pt")
     assert content["model_state_dict"]["tail.0.weight"].shape == (12, 24, 3, 3)
     assert "| Sample | 2 " in " ".join(tested.stdout.split())
+    exported = safetensors.torch.load_file("shallow.safetensors")
+    assert all(torch.equal(exported[key], value) for key, value in content["model_state_dict"].items())
+    convolutions = [(3, 24), (24, 24), (24, 24), (24, 24), (24, 12)]
+    parameters = sum(9 * a * b + b for a, b in convolutions)
+    multiply_adds = sum(9 * a * b for a, b in convolutions) * 640 * 360
+    assert f"| **all** | {parameters:,} | {multiply_adds / 1e9:.2f} |" in counted.stdout
+    assert "| x2 720p | plain float32 | " in timed.stdout
+    assert "literal" not in timed.stdout
 
 
 def test_a_dataset(follow, tiny_data):

@@ -155,3 +155,14 @@ def test_a_folder_that_cannot_be_locked_is_named_with_the_reason(tmp_path):
     (tmp_path / utils.LOCK_NAME).mkdir()
     with pytest.raises(InputError, match=r"cannot be locked \(.+\); choose another folder"), held_folder(tmp_path):
         pass
+
+
+def test_folders_that_were_made_for_nothing_are_removed_and_no_others(tmp_path):
+    (tmp_path / "old").mkdir()
+    with held_folder(tmp_path / "old" / "runs" / "new"):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["old"]
+    assert list((tmp_path / "old").iterdir()) == []
+    with held_folder(tmp_path / "old" / "runs" / "new"):
+        (tmp_path / "old" / "runs" / "new" / "file").write_text("")
+    assert (tmp_path / "old" / "runs" / "new" / "file").exists()

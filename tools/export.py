@@ -1,4 +1,4 @@
-"""The weights of a checkpoint alone: averaged ones where there are any, float32, published key names.
+"""The weights of a checkpoint alone, of any network: averaged ones where there are any, float32, published key names.
 
 python -m tools.export runs/NAME/best.pt pretrain_model/SSIU_x4.pt
 python -m tools.export model_x2_290.pt x2.safetensors
@@ -15,7 +15,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project's folder, wherever this is started
 
 from models import ModelError
-from models.weights import detect_architecture, read_weights
+from models.weights import read_weights
 from utils import InputError, atomic_write, run_command
 
 
@@ -23,11 +23,10 @@ def export(source: Path, target: Path) -> int:
     """Write the state dict of `source` to `target`, a .pt or .safetensors file; returns the number of weights.
 
     Raises:
-        InputError: `source` holds no state dict of this network, or `target` has another ending or cannot be written.
+        ModelError: `source` holds no state dict.
+        InputError: `target` has another ending or cannot be written.
     """
-    weights = {key: value.float().contiguous().clone() for key, value in read_weights(source).items()}
-    if detect_architecture(weights) is None:
-        raise InputError(f"{source}: not a network of this project (it has no tail.0.weight)")
+    weights = {key: _as_float32(value) for key, value in read_weights(source).items()}
     if target.suffix == ".safetensors":
         data = safetensors.torch.save(weights)
     elif target.suffix == ".pt":
@@ -38,6 +37,11 @@ def export(source: Path, target: Path) -> int:
         raise InputError(f"{target}: must end in .pt or .safetensors")
     atomic_write(target, data)
     return sum(weight.numel() for weight in weights.values())
+
+
+def _as_float32(value: torch.Tensor) -> torch.Tensor:
+    """Floats as float32; whole numbers, such as the counts that a network of one's own keeps, as they are."""
+    return (value.float() if value.is_floating_point() else value).contiguous().clone()
 
 
 def main() -> None:

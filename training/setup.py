@@ -58,7 +58,7 @@ def open_parts(config: Config, resume: bool, sets_named: bool) -> Parts:
 
 def source_lines(data: TrainSet) -> list[str]:
     """What fraction of an epoch's crops comes from where, one line per source; every epoch has the same shares."""
-    shares = data.source_report(data.iterations_per_epoch)
+    shares = data.shares_drawn(data.iterations_per_epoch)
     return [f"crops from {path}: {share:.1%} ({count} images)" for path, count, share in shares]
 
 

@@ -175,7 +175,7 @@ def test_sources_of_a_data_list_are_drawn_by_weight_and_reported(tmp_path):
     data = [{"path": str(tmp_path / "a"), "weight": 3}, {"path": str(tmp_path / "b" / "HR")}]
     train_set = open_set(tmp_path, data=data, training_dataset="none", data_repeat=10)
     assert (train_set.num_images, train_set.iterations_per_epoch) == (8, 20)
-    report = train_set.source_report(40)
+    report = train_set.shares_drawn(40)
     assert report == [(tmp_path / "a", 5, 0.75), (tmp_path / "b" / "HR", 3, 0.25)]
 
 
@@ -185,7 +185,7 @@ def test_the_report_counts_the_crops_of_the_given_iterations(tmp_path):
     data = [{"path": str(tmp_path / name)} for name in ("a", "bb")]
     train_set = open_set(tmp_path, data=data, batch_size=5, data_repeat=4)  # 16 samples, 3 batches an epoch
     first = np.concatenate([train_set.plan(0).image[:15], train_set.plan(1).image[:5]])
-    assert train_set.source_report(4)[0][2] == pytest.approx((first < 2).mean())
+    assert train_set.shares_drawn(4)[0][2] == pytest.approx((first < 2).mean())
 
 
 def test_the_lr_folder_of_a_source_can_be_given_with_the_scale(tmp_path):
