@@ -34,12 +34,17 @@ def train(config: Config, folder: Path, resume: bool, sets_named: bool = True) -
     """
     process = Process.join(config)
     with held_folder(folder) if process.is_first else nullcontext():
-        run, batches = set_up(process, config, folder, resume, sets_named)
-        with closing(run.log):
-            is_over = run.position.iteration >= run.total or out_of_time(config, run.position.minutes)
-            code = make_up_for_validation(run) if is_over else go_on(run, batches)
+        code = run_in(folder, process, config, resume, sets_named)
     process.leave()
     return code
+
+
+def run_in(folder: Path, process: Process, config: Config, resume: bool, sets_named: bool) -> int:
+    """Set the run up and do what is left of it; returns the exit code. Nothing of the run is alive afterwards."""
+    run, batches = set_up(process, config, folder, resume, sets_named)
+    with closing(run.log):
+        is_over = run.position.iteration >= run.total or out_of_time(config, run.position.minutes)
+        return make_up_for_validation(run) if is_over else go_on(run, batches)
 
 
 def go_on(run: Run, batches: Batches) -> int:

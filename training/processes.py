@@ -1,5 +1,6 @@
 """The processes that train together, and the signals that end a run."""
 
+import gc
 import os
 import signal
 from collections.abc import Iterable
@@ -40,9 +41,11 @@ class Process:
         return cls(rank, world, device)
 
     def leave(self) -> None:
-        """Leave the group, when all have done their work."""
+        """Leave the group, when all have done their work and let go of what used it."""
         if self.world > 1:
-            dist.destroy_process_group()
+            self.wait_for_all()
+            gc.collect()  # a DistributedDataParallel that is still alive would keep the group's threads beyond its end,
+            dist.destroy_process_group()  # and such threads abort a process that exits
 
     @property
     def is_first(self) -> bool:
