@@ -23,6 +23,8 @@ LARGEST = 178_956_970  # pixels; Pillow takes a larger image for an attack
 HEADER_THREADS = 8  # headers wait for the disk, not for the processor
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+# How files of the formats above begin. Pillow reads many more, and hands PostScript to another program.
+_SIGNATURES = (_PNG_SIGNATURE, b"\xff\xd8\xff", b"BM", b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 _PNG_COLOURS = {0: "grey", 2: "RGB", 3: "palette", 4: "grey with alpha", 6: "RGBA"}
 _PILLOW_MODES = {"1": "1-bit", "P": "palette", "LA": "grey with alpha", "RGBA": "RGBA", "CMYK": "CMYK"}
 # What Pillow's decoders raise on damaged files.
@@ -56,12 +58,17 @@ def read_rgb(path) -> np.ndarray:
         InputError: the file is missing, damaged, or neither 8-bit RGB nor 8-bit grey.
     """
     path = Path(path)
-    image_size(path)  # refuses what Pillow would convert silently, such as 16-bit RGB
+    size = image_size(path)  # refuses what Pillow would convert silently, such as 16-bit RGB
     try:
-        image = iio.imread(path, plugin="pillow", index=0)
+        with iio.imopen(path, "r", plugin="pillow") as file:
+            image, mode = file.read(index=0), file.metadata(index=0, exclude_applied=False)["mode"]
     except _DECODER_ERRORS as error:
         raise _damaged(path, error) from error
-    return np.repeat(image[:, :, None], 3, axis=2) if image.ndim == 2 else image
+    if image.ndim == 2:
+        image = np.repeat(image[:, :, None], 3, axis=2)
+    if mode not in ("RGB", "L") or image.dtype != np.uint8 or image.shape != (*size, 3):  # of two headers we read one
+        raise InputError(f"{path}: its pixels are not those that its header names; replace it with an intact copy")
+    return image
 
 
 def image_size(path) -> tuple[int, int]:
@@ -74,10 +81,10 @@ def image_size(path) -> tuple[int, int]:
     try:
         with path.open("rb") as file:
             header = file.read(26)
-        if header.startswith(_PNG_SIGNATURE):
-            kind, height, width = _png_header(header)
-        else:
-            kind, height, width = _pillow_header(path)
+        known = header.startswith(_SIGNATURES) or (header[:4] == b"RIFF" and header[8:12] == b"WEBP")
+        if not known:
+            raise SyntaxError("not of a known format")
+        kind, height, width = _png_header(header) if header.startswith(_PNG_SIGNATURE) else _pillow_header(path)
     except _DECODER_ERRORS as error:
         raise _damaged(path, error) from error
     if kind not in ("8-bit RGB", "8-bit grey"):
@@ -128,4 +135,4 @@ def _pillow_header(path: Path) -> tuple[str, int, int]:
 def _damaged(path: Path, error: Exception) -> InputError:
     if isinstance(error, OSError) and error.errno is not None:
         return InputError(f"{path}: could not be read ({error.strerror}); check the path and its permissions")
-    return InputError(f"{path}: is damaged or no image, it cannot be decoded; replace it with an intact copy")
+    return InputError(f"{path}: is damaged or no image of a known format; replace it with an intact copy")

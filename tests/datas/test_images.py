@@ -18,20 +18,23 @@ def random_image(height=20, width=30, channels=3, dtype=np.uint8):
 
 def raw_png(rows: np.ndarray, depth: int, colour: int, extra: bytes = b"") -> bytes:
     """A PNG file written chunk by chunk; rows: (H, bytes per row) uint8, colour: PNG colour type."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
     height, row_bytes = rows.shape
     samples = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]
-    header = struct.pack(">IIBBBBB", row_bytes * 8 // (depth * samples), height, depth, colour, 0, 0, 0)
+    header = header_chunk(row_bytes * 8 // (depth * samples), height, depth, colour)
     pixels = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + extra + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + header + extra + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def header_chunk(width: int, height: int, depth: int, colour: int) -> bytes:
+    return chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
 
 
 def palette_chunk() -> bytes:
-    data = bytes(range(48))
-    return struct.pack(">I", len(data)) + b"PLTE" + data + struct.pack(">I", zlib.crc32(b"PLTE" + data))
+    return chunk(b"PLTE", bytes(range(48)))
 
 
 def message(call, *arguments) -> str:
@@ -169,3 +172,41 @@ def test_what_is_written_is_read_back_and_leaves_no_other_file(tmp_path):
     write_png(tmp_path / "new" / "a.png", image)
     assert np.array_equal(read_rgb(tmp_path / "new" / "a.png"), image)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.png"]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
+def test_postscript_reaches_no_other_program_whatever_its_name(suffix, tmp_path, monkeypatch):
+    """Pillow would hand it to Ghostscript."""
+    (tmp_path / "gs").write_text(f"#!/bin/sh\ntouch {tmp_path / 'started'}\n")
+    (tmp_path / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    path = tmp_path / f"x{suffix}"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 30\n%%EndComments\nshowpage\n%%EOF\n")
+    for read in (read_rgb, image_size):
+        assert "is damaged or no image of a known format" in message(read, path)
+    assert not (tmp_path / "started").exists()
+
+
+@pytest.mark.parametrize("suffix", [".ppm", ".gif", ".ico", ".icns", ".tga", ".pcx"])
+def test_formats_that_the_suffixes_do_not_name_are_not_read_under_another_name(suffix, tmp_path):
+    iio.imwrite(tmp_path / f"a{suffix}", random_image(32, 32), plugin="pillow")
+    (tmp_path / f"a{suffix}").rename(tmp_path / "a.png")
+    assert "a.png: is damaged or no image of a known format" in message(read_rgb, tmp_path / "a.png")
+
+
+@pytest.mark.parametrize(
+    ("header", "extra"),
+    [
+        (header_chunk(16, 4, 8, 3), palette_chunk()),
+        (header_chunk(8, 4, 16, 2), b""),
+        (header_chunk(12, 4, 8, 6), b""),
+        (header_chunk(48, 4, 8, 0), b""),
+        (header_chunk(16, 3, 8, 2), b""),
+    ],
+    ids=["palette", "16 bits", "RGBA", "grey", "another height"],
+)
+def test_a_png_whose_second_header_says_something_else_is_refused(header, extra, tmp_path):
+    """Decoders go by the last header, we looked at the first: 8-bit RGB, 16 x 4 pixels."""
+    path = tmp_path / "two.png"
+    path.write_bytes(raw_png(np.zeros((4, 48), np.uint8), 8, 2, header + extra))
+    assert "two.png: " in message(read_rgb, path)
