@@ -29,7 +29,7 @@ from models.backends import TYPICAL, fast_path
 from models.cache import cache_folder
 from models.devices import device_name, pick_device
 from models.proof import Work, prove
-from models.weights import SHIPPED, file_hash
+from models.weights import HASH_LIST, SHIPPED, file_hash
 from utils import InputError, run_command
 
 ROOT = Path(__file__).resolve().parent
@@ -128,7 +128,7 @@ def _proven(what: str, backend: str, work: Work) -> Finding:
 def weights() -> list[Finding]:
     """The shipped weights against their list of hashes."""
     found = []
-    for line in (SHIPPED / "SHA256SUMS").read_text(encoding="utf-8").splitlines():
+    for line in (SHIPPED / HASH_LIST).read_text(encoding="utf-8").splitlines():
         expected, name = line.split()
         file = SHIPPED / name
         if not file.is_file():

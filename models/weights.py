@@ -22,6 +22,8 @@ from .errors import ModelError
 
 NESTING = ("ema_state_dict", "model_state_dict", "state_dict", "params_ema", "params", "model")  # first match is taken
 SHIPPED = Path(__file__).parents[1] / "pretrain_model"  # the weights that come with the project
+HASH_LIST = "SHA256SUMS"  # beside the shipped weights, as sha256sum writes it
+CHECKSUM_MARK = b"sha256 "
 PREFIXES = ("module.", "_orig_mod.")
 # Published files log scores as numpy scalars; rebuilding those runs no code of the file's.
 _scalar = np.float64(0).__reduce__()[0]
@@ -52,8 +54,30 @@ class LoadOutcome(NamedTuple):
         return ("skipped (in the file, do not fit)", self.skipped), ("initialised afresh", self.initialised)
 
 
+def checksum_of(body: bytes) -> bytes:
+    """What a checkpoint of this project carries as its zip archive's comment: the SHA-256 of all before its length."""
+    return CHECKSUM_MARK + hashlib.sha256(body).hexdigest().encode()
+
+
+def is_intact(path) -> bool | None:
+    """Whether a file matches the checksum that it carries; None if it carries none."""
+    data, length = Path(path).read_bytes(), len(checksum_of(b""))
+    if not data[-length:].startswith(CHECKSUM_MARK):
+        return None
+    return data[-length:] == checksum_of(data[: -length - 2])
+
+
+def listed_hash(path) -> str | None:
+    """The SHA-256 that the file SHA256SUMS beside `path` gives for it, if there is one."""
+    sums = Path(path).with_name(HASH_LIST)
+    if not sums.is_file():
+        return None
+    pairs = (line.split() for line in sums.read_text(encoding="utf-8").splitlines())
+    return next((pair[0] for pair in pairs if pair[1:] == [Path(path).name]), None)
+
+
 def read_checkpoint(path) -> dict:
-    """Whatever dict the file holds, on the CPU.
+    """Whatever dict the file holds, on the CPU, once its checksum, if it has one, was found right.
 
     Raises:
         ModelError: no such file, damaged, carries code, or is no dict.
@@ -61,6 +85,10 @@ def read_checkpoint(path) -> dict:
     path = Path(path)
     if not path.is_file():
         raise ModelError(f"{path}: no such checkpoint; {WHERE_PUBLISHED}")
+    if is_intact(path) is False:
+        raise ModelError(f"{path}: damaged: it does not match the checksum that it carries; fetch or make it again")
+    if listed_hash(path) not in (None, file_hash(path)):
+        raise ModelError(f"{path}: is not the file that {HASH_LIST} beside it lists (SHA-256 differs); fetch it again")
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)

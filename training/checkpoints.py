@@ -1,6 +1,5 @@
 """The checkpoints of a run: written whole, with a checksum, thinned, and the newest undamaged one read back."""
 
-import hashlib
 import io
 import re
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 
-from models.weights import read_checkpoint
+from models.weights import checksum_of, is_intact, read_checkpoint
 from utils import InputError, atomic_write
 
 RUN_PATTERN = re.compile(r"iteration_(\d+)\.pt")
@@ -23,18 +22,8 @@ def save_checkpoint(path, content: dict) -> None:
     buffer = io.BytesIO()
     torch.save(content, buffer)
     body = buffer.getvalue()[:-2]  # a zip archive ends with the two-byte length of its comment, here 0
-    comment = _checksum(body)
+    comment = checksum_of(body)
     atomic_write(path, body + len(comment).to_bytes(2, "little") + comment)
-
-
-def is_intact(path) -> bool:
-    """Whether a file by `save_checkpoint` still matches its checksum."""
-    data, length = Path(path).read_bytes(), len(_checksum(b""))
-    return data[-length:] == _checksum(data[: -length - 2])
-
-
-def _checksum(body: bytes) -> bytes:
-    return b"sha256 " + hashlib.sha256(body).hexdigest().encode()
 
 
 def run_checkpoints(folder) -> list[Path]:

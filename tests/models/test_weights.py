@@ -1,6 +1,7 @@
 """Checkpoints of every known form, and files that must be refused."""
 
 import pickle
+import shutil
 import signal
 from types import SimpleNamespace
 
@@ -12,9 +13,9 @@ from helpers import ROOT
 
 from models import ModelError, create_model
 from models.architecture import detect_scale
-from models.weights import load_weights, read_checkpoint, read_weights, shipped_weights
+from models.weights import file_hash, is_intact, load_weights, read_checkpoint, read_weights, shipped_weights
 from tools.export import export
-from training.checkpoints import is_intact, save_checkpoint
+from training.checkpoints import save_checkpoint
 from utils import InputError
 
 
@@ -185,3 +186,36 @@ def test_export_writes_the_averages_alone(ending, weights, tmp_path):
     assert count == sum(p.numel() for p in small_model().parameters())
     assert exported.keys() == weights.keys()
     assert all(torch.equal(exported[key], average[key]) for key in weights)
+
+
+def test_no_flipped_bit_of_a_checkpoint_loads_other_weights(weights, tmp_path):
+    path, model = tmp_path / "best.pt", small_model()
+    save_checkpoint(path, {"model_state_dict": weights, "iteration": 3})
+    good, generator = path.read_bytes(), np.random.default_rng(0)
+    refused = 0
+    for place, bit in zip(generator.integers(0, len(good), 300), generator.integers(0, 8, 300), strict=True):
+        bad = bytearray(good)
+        bad[place] ^= 1 << bit
+        path.write_bytes(bytes(bad))
+        try:
+            load_weights(model, path)
+        except ModelError as error:
+            assert "damaged" in str(error) or "refused" in str(error)
+            refused += 1
+        else:
+            assert all(torch.equal(value, weights[key]) for key, value in model.state_dict().items()), place
+    assert refused > 290
+
+
+def test_weights_that_a_hash_list_knows_otherwise_are_refused(weights, tmp_path):
+    path = tmp_path / "SSIU_x2.pt"
+    torch.save(weights, path)
+    (tmp_path / "SHA256SUMS").write_text(f"{file_hash(path)}  SSIU_x2.pt\n{'0' * 64}  other.pt\n")
+    load_weights(small_model(), path)
+    torch.save({key: value + 1 for key, value in weights.items()}, path)
+    with pytest.raises(ModelError, match=r"SSIU_x2\.pt: is not the file that SHA256SUMS beside it lists"):
+        load_weights(small_model(), path)
+    shutil.copy(path, tmp_path / "new.pt")
+    export(tmp_path / "new.pt", path)  # which notes the hash of what it puts there
+    load_weights(small_model(), path)
+    assert (tmp_path / "SHA256SUMS").read_text().splitlines()[1] == f"{'0' * 64}  other.pt"
