@@ -10,20 +10,24 @@ from tqdm import tqdm
 
 from utils import atomic_write
 
+SCORES = ("bicubic/", "validation/")  # kinds of lines that a validation writes
+
 
 class RunLog:
     """The logs of a run. With `folder` None (every process but the first) nothing is written or printed.
 
-    On resume, lines of metrics.jsonl beyond `iteration` are dropped: they speak of steps that will be taken again.
+    On resume, lines of metrics.jsonl beyond `iteration` are dropped, and those of validations beyond `validated`: they
+    speak of steps that will be taken, and of validations that will be made, again.
     """
 
-    def __init__(self, folder: Path | None, iteration: int = 0):
+    def __init__(self, folder: Path | None, iteration: int = 0, validated: int = 0):
         self.folder = folder
         if folder is None:
             return
         self._metrics = folder / "metrics.jsonl"
         if self._metrics.exists():
-            kept = [line for line in self._metrics.read_text().splitlines() if _iteration(line) <= iteration]
+            lines = self._metrics.read_text().splitlines()
+            kept = [line for line in lines if _is_before(line, iteration, validated)]
             atomic_write(self._metrics, "".join(f"{line}\n" for line in kept).encode())
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=iteration + 1)
 
@@ -54,9 +58,10 @@ class RunLog:
             self._board.close()
 
 
-def _iteration(line: str) -> float:
-    """The iteration of a line of metrics.jsonl; a line cut short by a crash counts as beyond any."""
+def _is_before(line: str, iteration: int, validated: int) -> bool:
+    """Whether a line of metrics.jsonl is of what lies behind; one cut short by a crash is not."""
     try:
-        return json.loads(line)["iteration"]
+        entry = json.loads(line)
+        return entry["iteration"] <= (validated if entry["kind"].startswith(SCORES) else iteration)
     except (ValueError, KeyError):
-        return float("inf")
+        return False

@@ -55,6 +55,8 @@ def go_on(run: Run, batches: Batches) -> int:
     log_every = min(config.log_every, run.per_epoch)
     stop, meter = StopRequest(), Meter(run)
     last = stopped = False
+    if is_validation_due(run):  # the run was stopped, or killed, before it could be made
+        validate(run, last=False)
     with progress_bar(run) as bar:
         for batch in batches(position.iteration, run.total):
             rate = learning_rate(config, position.iteration, run.per_epoch, position.minutes)
@@ -63,9 +65,9 @@ def go_on(run: Run, batches: Batches) -> int:
             bar.update()
 
             log_due = position.iteration % log_every == 0
-            epoch, into_epoch = divmod(position.iteration, run.per_epoch)
+            at_epochs_end = position.iteration % run.per_epoch == 0
             interrupted = stop.signal is not None and process.world == 1
-            if not (log_due or into_epoch == 0 or interrupted or meter.is_full):
+            if not (log_due or at_epochs_end or interrupted or meter.is_full):
                 continue
             seconds = meter.look()
             position.minutes = process.first_says(position.minutes + seconds / 60)
@@ -78,9 +80,9 @@ def go_on(run: Run, batches: Batches) -> int:
                 log.say(f"iteration {position.iteration:,}: {', '.join(f'{k} {v:.4g}' for k, v in figures.items())}")
                 meter.reset()
 
-            if into_epoch == 0 or last or stopped:
+            if at_epochs_end or last or stopped:
                 run.save()
-                if run.sets and (last or (config.test_every and epoch % config.test_every == 0 and not stopped)):
+                if (run.sets and last) or (is_validation_due(run) and not stopped):
                     validate(run, last)
                 process.wait_for_all()
             if last or stopped:
@@ -90,6 +92,14 @@ def go_on(run: Run, batches: Batches) -> int:
     how = "stopped" if stopped else "finished" if position.iteration == run.total else "out of max_minutes"
     log.say(f"{how} after iteration {position.iteration:,}; saved in {run.folder}")
     return stop.exit_code if stopped else 0
+
+
+def is_validation_due(run: Run) -> bool:
+    """Whether the run stands at the end of an epoch after which it validates, and has not done so."""
+    epoch, into_epoch = divmod(run.position.iteration, run.per_epoch)
+    every = run.config.test_every
+    due = bool(every) and epoch > 0 and into_epoch == 0 and epoch % every == 0
+    return due and bool(run.sets) and run.position.validated < run.position.iteration
 
 
 def make_up_for_validation(run: Run) -> int:

@@ -92,7 +92,7 @@ def set_up(process: Process, config: Config, folder: Path, resume: bool, sets_na
     eval_backend = validation_backend(process, config, model, sets, notes)
     step = TrainStep(config, model, wrap(network, config, process), process.device, draw)
     position = restore(step, saved, config, data) if saved else Position()
-    log = RunLog(folder if process.is_first else None, position.iteration)
+    log = RunLog(folder if process.is_first else None, position.iteration, position.validated)
     run = Run(config, folder, process, data, sets, step, backend, eval_backend, position, log)
     log.say(f"{process.world} process(es) on {device_name(process.device)}, {backend}; {data.num_images} images")
     log.say(f"from iteration {position.iteration:,} to {run.total:,}, {run.per_epoch:,} an epoch")

@@ -18,7 +18,7 @@ from evaluation.metrics import standard_scores
 from models import ModelError, create_model
 from models.weights import load_weights, read_checkpoint, read_weights
 from training import setup, validation
-from training.checkpoints import run_checkpoints
+from training.checkpoints import run_checkpoints, save_checkpoint
 from training.loop import train
 from training.run_state import Position, snapshot
 from training.step import TrainStep
@@ -311,3 +311,52 @@ def test_a_dry_run_says_what_would_be_trained_and_writes_nothing(tiny_config, ti
     assert not (tmp_path / "runs").exists()
     wrong = run_script("train.py", "--config", tiny_config(pretrain="absent.pt"), "--dry-run")
     assert (wrong.returncode, wrong.stderr.partition(";")[0]) == (2, "error: absent.pt: no such checkpoint")
+
+
+def scores_of(folder):
+    """Validation lines of a run without the clock's, and the iteration of best.pt."""
+    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    scores = [{k: v for k, v in line.items() if k != "minutes"} for line in lines if "/" in line["kind"]]
+    return scores, read_checkpoint(folder / "best.pt")["iteration"]
+
+
+@pytest.fixture
+def overshooting(tiny_config):
+    """Four epochs at a learning rate that makes an early validation the best, so that losing it would show."""
+    return load_config(tiny_config(epochs=4, test_every=1, lr=0.05))
+
+
+@pytest.mark.parametrize("iteration", [5, 11, 17, 23])
+def test_a_stop_in_an_epochs_last_step_loses_no_validation(iteration, overshooting, tmp_path, monkeypatch):
+    train(overshooting, tmp_path / "whole", resume=False)
+    with monkeypatch.context() as patch:
+        stop_at(iteration, patch)
+        train(overshooting, tmp_path / "cut", resume=False)
+    train(overshooting, tmp_path / "cut", resume=True)
+    assert scores_of(tmp_path / "cut") == scores_of(tmp_path / "whole")
+    assert_same_bits(final_state(tmp_path / "cut"), final_state(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize("validations", [0, 1, 3])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_crash_around_the_save_of_a_validation_loses_and_doubles_nothing(
+    validations, when, overshooting, tmp_path, monkeypatch
+):
+    """The checkpoint of the epoch is there; that which knows the scores is not, or best.pt is and it is not."""
+    train(overshooting, tmp_path / "whole", resume=False)
+    real, made = validation.Run.save, []
+
+    def crashing(run, is_best=None):
+        if is_best is None or len(made) < validations:
+            made.extend([1] * (is_best is not None))
+            return real(run, bool(is_best))
+        if when == "after" and is_best:
+            save_checkpoint(run.folder / "best.pt", {"iteration": "written, and then killed"})
+        raise InputError("killed here")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(validation.Run, "save", crashing)
+        with pytest.raises(InputError, match="killed here"):
+            train(overshooting, tmp_path / "cut", resume=False)
+    train(overshooting, tmp_path / "cut", resume=True)
+    assert scores_of(tmp_path / "cut") == scores_of(tmp_path / "whole")
