@@ -14,27 +14,12 @@ import os
 import platform
 import re
 import shutil
+import sys
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import torch
-
-from config import Config, load_config
-from datas.check import check_data
-from datas.prepare import JOBS
-from models import ModelError, cpu, create_model, kernels
-from models.architecture import Architecture, architecture_of
-from models.backends import TYPICAL, fast_path
-from models.cache import cache_folder
-from models.devices import device_name, pick_device
-from models.proof import Work, prove
-from models.weights import HASH_LIST, SHIPPED, file_hash
-from utils import InputError, run_command
-
 ROOT = Path(__file__).resolve().parent
-GIB = 2**30
-LITTLE_MEMORY, LITTLE_DISK = 4 * GIB, 2 * GIB  # below these a note is made
 
 
 @dataclass(frozen=True)
@@ -47,7 +32,7 @@ class Finding:
 
 
 def packages() -> list[Finding]:
-    """Python, and every package of requirements.txt."""
+    """Python, and every package of requirements.txt; the standard library alone must do for this."""
     found = [Finding("ok", "Python", f"{platform.python_version()} on {platform.platform()}")]
     missing, present = [], []
     for line in (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines():
@@ -60,6 +45,39 @@ def packages() -> list[Finding]:
         advice = f"{', '.join(missing)} not installed: pip install -r requirements.txt"
         found.append(Finding("FAIL", "packages", advice))
     return [*found, Finding("ok", "packages", ", ".join(present))]
+
+
+def show(found: list[Finding], as_json: bool) -> int:
+    """Print the findings; returns the exit code."""
+    failures = sum(finding.status == "FAIL" for finding in found)
+    if as_json:
+        print(json.dumps([asdict(finding) for finding in found], indent=1))
+    else:
+        for finding in found:
+            print(f"{finding.status:4}  {finding.what}: {finding.text}")
+        print(f"{failures} failure{'s' if failures != 1 else ''}" if failures else "nothing is wrong")
+    return 1 if failures else 0
+
+
+if any(finding.status == "FAIL" for finding in packages()):  # the rest cannot be imported
+    sys.exit(show(packages(), "--json" in sys.argv))
+
+import torch  # noqa: E402
+
+from config import Config, load_config  # noqa: E402
+from datas.check import check_data  # noqa: E402
+from datas.prepare import JOBS  # noqa: E402
+from models import ModelError, cpu, create_model, kernels  # noqa: E402
+from models.architecture import Architecture, architecture_of  # noqa: E402
+from models.backends import TYPICAL, fast_path, obstacle  # noqa: E402
+from models.cache import cache_folder  # noqa: E402
+from models.devices import device_name, pick_device  # noqa: E402
+from models.proof import Work, prove  # noqa: E402
+from models.weights import HASH_LIST, SHIPPED, file_hash  # noqa: E402
+from utils import InputError, run_command  # noqa: E402
+
+GIB = 2**30
+LITTLE_MEMORY, LITTLE_DISK = 4 * GIB, 2 * GIB  # below these a note is made
 
 
 def machine(device: torch.device) -> list[Finding]:
@@ -103,12 +121,12 @@ def paths(architectures: list[Architecture], device: torch.device, precisions: t
     found = []
     backend = "triton" if device.type == "cuda" else "cpu"
     for architecture in architectures:
-        obstacle = _obstacle(backend, architecture, device)
+        reason = obstacle(backend, architecture.build().to(device))
         for training in (False, True) if backend == "triton" else (False,):
             for precision in precisions if backend == "triton" else ("float32",):
                 what = f"{backend} {'training' if training else 'inference'} x{architecture.scale} {precision}"
-                if obstacle:
-                    found.append(Finding("note", what, f"the plain path runs: {_one_line(obstacle)}"))
+                if reason:
+                    found.append(Finding("note", what, f"the plain path runs: {_one_line(reason)}"))
                     continue
                 work = Work(architecture, device, precision, training, TYPICAL[device.type])
                 found.append(_proven(what, backend, work))
@@ -153,12 +171,6 @@ def data(config: Config) -> list[Finding]:
     return found + [Finding("FAIL", "data", line) for line in looked.problems]
 
 
-def _obstacle(backend: str, architecture: Architecture, device: torch.device) -> str | None:
-    if backend == "triton":
-        return kernels.unavailable() or kernels.unsupported(architecture.build().to(device))
-    return cpu.unsupported(architecture.build()) or cpu.unavailable()
-
-
 def _memory() -> int | None:
     """Bytes of the machine's memory, where the system tells."""
     try:
@@ -193,18 +205,18 @@ def main() -> int:
         found.append(Finding("FAIL", "disk", f"the cache folder cannot be made ({error.strerror}); set XDG_CACHE_HOME"))
     chosen = architecture_of(create_model(config)) if config else None
     architectures = [chosen] if chosen else [] if config else [Architecture(scale) for scale in (2, 3, 4)]
-    precisions = tuple({"float32", config.precision, config.eval_precision}) if config else ("float32", "bf16", "fp16")
+    precisions = (
+        tuple(dict.fromkeys(("float32", config.precision, config.eval_precision)))
+        if config
+        else ("float32", "bf16", "fp16")
+    )
+    if config and not architectures:
+        text = f"{config.model} runs by PyTorch's own operations; there is no fast path for it"
+        found.append(Finding("note", "paths", text))
     found += paths(architectures, device, precisions) + weights()
     if config:
         found += data(config)
-    failures = sum(finding.status == "FAIL" for finding in found)
-    if arguments.json:
-        print(json.dumps([asdict(finding) for finding in found], indent=1))
-    else:
-        for finding in found:
-            print(f"{finding.status:4}  {finding.what}: {finding.text}")
-        print(f"{failures} failure{'s' if failures != 1 else ''}" if failures else "nothing is wrong")
-    return 1 if failures else 0
+    return show(found, arguments.json)
 
 
 if __name__ == "__main__":

@@ -32,13 +32,15 @@ def _package():
 def ssiu(scale: int | None = None, weights: str | None = None, **options):
     """SSIU with the weights that come with the project, or those of a file; see `models.load` for the options.
 
-    Called with a uint8 (H, W, 3) RGB array or a float (B, 3, H, W) tensor in [0, 1], it returns the like,
-    `scale` times as large: 4 if nothing is said. With `weights`, the scale is read off the file.
+    Called with a uint8 (H, W, 3) RGB array or a float (B, 3, H, W) tensor in [0, 1], it returns an
+    image of the same kind, `scale` times as large (default 4). With `weights`, the scale is read off the file.
 
     Raises:
         ValueError: a scale that is not 2, 3 or 4, or not that of the weights; a file that cannot be used.
     """
     package = _package()
+    if scale not in (None, 2, 3, 4):
+        raise package.ModelError(f"scale: {scale} is not one of 2, 3, 4")
     network = package.load(weights or f"x{scale or 4}", **options)
     if scale is not None and network.scale != scale:
         raise package.ModelError(f"{weights}: holds an x{network.scale} network; call with scale={network.scale}")

@@ -13,7 +13,8 @@ Several machines, the same command on each; HOST is one of them, and all see the
 Go on with a run, with the same bits; check all that a run needs and stop; fine-tune weights of another scale:
     python train.py --resume runs/NAME
     python train.py --config ./configs/SSUFSR_light_x4.yml --dry-run
-    python train.py --config ./configs/SSUFSR_light_x4.yml --set pretrain=model_x2_290.pt --set pretrain_new_tail=True
+    python train.py --config ./configs/SSUFSR_light_x4.yml --set pretrain=pretrain_model/model_x2_290.pt \\
+        --set pretrain_new_tail=True
 
 Ctrl-C or SIGTERM saves first. What a run leaves in its folder is listed in docs/training.md.
 """
@@ -85,12 +86,11 @@ def main() -> int:
     else:
         config = load_config(arguments.config, arguments.set)
     sets_named = "eval_sets" in parse_overrides(arguments.set)
+    folder = arguments.resume or new_folder(config)
     if arguments.dry_run:
         print("\n".join(dry_run(config, arguments.resume is not None, sets_named)))
         return 0
-    if arguments.resume:
-        return train(config, arguments.resume, resume=True, sets_named=sets_named)
-    return train(config, new_folder(config), resume=False, sets_named=sets_named)
+    return train(config, folder, resume=arguments.resume is not None, sets_named=sets_named)
 
 
 if __name__ == "__main__":

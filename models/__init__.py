@@ -4,7 +4,7 @@
 the fastest way to run it.
 """
 
-from .backends import BACKENDS, choose_backend, inference, training_network
+from .backends import BACKENDS, choose_backend, inference, trained_through, training_network
 from .errors import ModelError
 from .precision import PRECISIONS, autocast, matmul_precision
 from .registry import create_model
@@ -28,5 +28,6 @@ __all__ = [
     "inference",
     "load",
     "matmul_precision",
+    "trained_through",
     "training_network",
 ]

@@ -32,7 +32,7 @@ FAST = ("triton", "cpu")
 BACKENDS = ("auto", "plain", *FAST)
 VARIABLE = "SSIU_BACKEND"
 ADVICE = "please report it with what `python doctor.py --json` prints"
-TYPICAL = {"cuda": (1, 180, 320), "cpu": (1, 96, 160)}  # (B, H, W) of an input whose size nobody has told
+TYPICAL = {"cuda": (1, 180, 320), "cpu": (1, 96, 160)}  # (B, H, W) to time on when the caller gives no shape
 Shape = tuple[int, int, int]
 Network = Callable[[Tensor], Tensor]
 
@@ -57,17 +57,18 @@ def choose_backend(
             numbers than the plain one; says why.
     """
     wanted = (os.environ.get(VARIABLE) or "auto") if backend == "auto" else backend
+    source = f"environment variable {VARIABLE}" if backend == "auto" else "backend"
     if wanted not in BACKENDS:
-        raise ModelError(f"backend: {wanted!r} is not one of {', '.join(BACKENDS)}")
+        raise ModelError(f"{source}: {wanted!r} is not one of {', '.join(BACKENDS)}")
     if precision not in PRECISIONS:
         raise ModelError(f"precision: {precision!r} is not one of {', '.join(PRECISIONS)}")
     if precision in ("tf32", "tf32x3") and device.type != "cuda":
         raise ModelError(f"precision: {precision!r} is arithmetic of CUDA devices; use 'float32' here")
     work = _Request(model, device, precision, training, shape or TYPICAL.get(device.type, TYPICAL["cpu"]))
     if wanted in FAST:
-        obstacle = _not_meant(wanted, work) or _obstacle(wanted, model) or _self_test(wanted, work).problem
-        if obstacle:
-            raise ModelError(f"backend: {wanted!r} cannot run here: {obstacle}; use 'auto' or 'plain'")
+        problem = _not_meant(wanted, work) or obstacle(wanted, model) or _self_test(wanted, work).problem
+        if problem:
+            raise ModelError(f"{source}: {wanted!r} cannot run here: {problem}; use 'auto' or 'plain'")
     chosen = _fastest(work, say or _silent) if wanted == "auto" else wanted
     if chosen == "plain" and precision == "tf32x3":
         raise ModelError("precision: 'tf32x3' is of the 'triton' backend alone; with 'plain' use 'float32' or 'tf32'")
@@ -114,8 +115,12 @@ def training_network(
         ModelError: see `choose_backend`.
     """
     chosen = choose_backend(model, device, backend, precision, True, shape, say)
-    fast = isinstance(model, SSIU) and chosen == "triton"
-    return (KernelNetwork(model, precision) if fast else model), chosen
+    return trained_through(chosen, model, precision), chosen
+
+
+def trained_through(backend: str, model: nn.Module, precision: str) -> nn.Module:
+    """What a training step calls, for a backend that was chosen already."""
+    return KernelNetwork(model, precision) if isinstance(model, SSIU) and backend == "triton" else model
 
 
 def fast_path(name: str) -> FastPath:
@@ -179,15 +184,16 @@ def _fastest(work: _Request, say: Callable[[str], None]) -> str:
     for backend in FAST:
         if _not_meant(backend, work) is not None:
             continue
-        obstacle = _obstacle(backend, work.model)
-        if obstacle is None:
+        problem = obstacle(backend, work.model)
+        if problem is None:
             verdict = _self_test(backend, work)
             if not verdict.problem and verdict.speedup >= 1:
                 say(f"{backend}: {verdict}; {f'kept in {verdict.place}' if verdict.place else 'not kept'}")
                 return backend
-            slow = f"it takes {1 / max(verdict.speedup, 1e-9):.1f} times as long on this machine"
-            obstacle = f"{verdict.problem or slow}; {ADVICE}"
-        warnings.warn(f"backend: 'plain' runs, as {backend!r} cannot: {obstacle}", stacklevel=4)
+            slow = f"it took {1 / max(verdict.speedup, 1e-9):.1f} times as long; the next start tries again"
+            again = f"; to test it again, remove {verdict.place}" if verdict.place else ""
+            problem = f"{verdict.problem}; {ADVICE}{again}" if verdict.problem else slow
+        warnings.warn(f"backend: 'plain' runs instead of {backend!r}: {problem}", stacklevel=4)
     return "plain"
 
 
@@ -210,7 +216,7 @@ def _not_meant(backend: str, work: _Request) -> str | None:
     return "it computes in float32" if work.precision != "float32" else None
 
 
-def _obstacle(backend: str, model: nn.Module) -> str | None:
+def obstacle(backend: str, model: nn.Module) -> str | None:
     """Why a fast backend cannot do what it is for."""
     if backend == "triton":
         return kernels.unavailable() or kernels.unsupported(model)

@@ -12,7 +12,7 @@ import statistics
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -31,10 +31,9 @@ ROUNDS = 3  # timed calls of each path; one more of each comes first
 # Largest error, |fast - plain| / |plain| as norms over a tensor.
 OUTPUT_LIMIT = {"float32": 1e-5, "tf32x3": 1e-5, "tf32": 3e-3, "fp16": 3e-3, "bf16": 1e-2}
 GRADIENT_LIMIT = {"float32": 1e-4, "tf32x3": 1e-4, "tf32": 2e-2, "fp16": 2e-2, "bf16": 1e-1}
-GAIN = (
-    0.7  # of the sample network's weights: larger ones amplify rounding from stage to stage, smaller ones hide stages
-)
-SMALL = 1e-3  # gradients below this share of the largest are compared with that share: theirs is rounding
+# Of the sample network's weights. Larger ones amplify rounding from stage to stage, smaller ones hide stages.
+GAIN = 0.7
+SMALL = 1e-3  # gradients below this share of the largest are compared with that share: they are mostly rounding error
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,8 @@ class Verdict:
     problem: str
     error: float
     speedup: float
-    place: str  # the file that keeps it; empty where it is not kept
+    place: str = ""  # the file that keeps it; empty where it is not kept
+    has_failed: bool = False  # it raised, and nothing was compared
 
     def __str__(self) -> str:
         if self.problem:
@@ -87,14 +87,16 @@ _found: dict[str, Verdict] = {}  # by key, in this process
 def self_test(path: FastPath, work: Work) -> Verdict:
     """The verdict on a path, from this process, from the cache folder, or found now.
 
-    A path that raises is not right; this is not kept on disk, as the next start may be luckier (memory, a compiler).
+    A path that raises is not right. Only what is right and faster, or wrong, is kept on disk: the next start may be
+    luckier (a busy machine, memory, a compiler).
     """
     try:
-        key = digest(json.dumps(facts(path, work)).encode())
+        known = facts(path, work)
     except (OSError, RuntimeError) as error:  # the toolchain is gone
         return _failed(error)
+    key = digest(json.dumps(known).encode())
     if key not in _found:
-        _found[key] = _read(key) or _keep(key, path, work)
+        _found[key] = _read(key) or _keep(key, known, _prove_with_less(path, work))
     return _found[key]
 
 
@@ -128,13 +130,14 @@ def prove(path: FastPath, work: Work) -> Verdict:
             truth, truth_gradients = _run(plain, model, x, work.training)
         output, gradients = _run(fast, model, x, work.training)
         errors.append(relative_error(output, truth))
-        problem = _judge("output", max(errors), OUTPUT_LIMIT[work.precision])
+        limit = OUTPUT_LIMIT[work.precision]
+        problem = _judge("output for the golden vectors", errors[0], limit) or _judge("output", errors[1], limit)
         if work.training:
             name, error = worst_gradient(gradients, truth_gradients)
             errors.append(error)
             problem = problem or _judge(f"gradient of {name}", error, GRADIENT_LIMIT[work.precision])
         speedup = 0.0 if problem else _speedup(plain, fast, model, x, work)
-    return Verdict(problem, max(errors), speedup, "")
+    return Verdict(problem, max(errors), speedup)
 
 
 def golden_error(path: FastPath, work: Work) -> float:
@@ -203,7 +206,7 @@ def _run(network: Callable[[Tensor], Tensor], model: nn.Module, x: Tensor, train
 
 def _judge(what: str, error: float, limit: float) -> str:
     """What is wrong, or nothing."""
-    return "" if error <= limit else f"its {what} differs from the plain path's by {error:.1e}, {limit:.0e} is allowed"
+    return "" if error <= limit else f"its {what} is wrong by {error:.1e}; at most {limit:.0e} is allowed"
 
 
 def _speedup(plain: nn.Module, fast: Callable, model: nn.Module, x: Tensor, work: Work) -> float:
@@ -240,7 +243,7 @@ def _driver() -> str:
 
 def _failed(error: Exception) -> Verdict:
     words = " ".join(str(error).split())[:300]
-    return Verdict(f"it failed its self-test ({type(error).__name__}: {words})", float("inf"), 0.0, "")
+    return Verdict(f"it failed its self-test ({type(error).__name__}: {words})", float("inf"), 0.0, has_failed=True)
 
 
 def _read(key: str) -> Verdict | None:
@@ -255,16 +258,28 @@ def _read(key: str) -> Verdict | None:
         return None
 
 
-def _keep(key: str, path: FastPath, work: Work) -> Verdict:
-    """Run the self-test, and keep what it found."""
-    try:
-        verdict = prove(path, work)
-    except Exception as error:  # whatever a path does on a machine nobody has seen, the plain one must take over
-        return _failed(error)
+def _prove_with_less(path: FastPath, work: Work) -> Verdict:
+    """`prove`, on half the batch where the memory does not suffice: it is the plain path that needs the most."""
+    while True:
+        try:
+            return prove(path, work)
+        except torch.OutOfMemoryError as error:
+            batch, height, width = work.shape
+            if batch == 1:
+                return _failed(error)
+            work = replace(work, shape=(batch // 2, height, width))
+        except Exception as error:  # whatever a path does on a machine nobody has seen, the plain one must take over
+            return _failed(error)
+
+
+def _keep(key: str, known: dict, verdict: Verdict) -> Verdict:
+    """Write down what was found, if the next start need not find it again."""
+    if verdict.has_failed or (not verdict.problem and verdict.speedup < 1):
+        return verdict
+    content = {"key": key, "problem": verdict.problem, "error": verdict.error, "speedup": verdict.speedup}
     try:
         file = cache_folder() / f"proof-{key[:16]}.json"
-        content = {"key": key, **asdict(verdict), "facts": facts(path, work)}
-        write_whole(file, json.dumps({**content, "place": str(file)}, indent=1).encode())
+        write_whole(file, json.dumps({**content, "facts": known}, indent=1).encode())
     except OSError:
         return verdict  # said as not kept
-    return Verdict(verdict.problem, verdict.error, verdict.speedup, str(file))
+    return replace(verdict, place=str(file))

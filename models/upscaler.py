@@ -92,12 +92,34 @@ def load(
     Raises:
         ModelError: no such file, not an SSIU's weights, or a backend that cannot run.
     """
-    short = str(weights).lower()
-    file = shipped_weights(SHIPPED, int(short[1])) if short in {f"x{s}" for s in SCALES} else Path(weights)
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    if place.type == "cuda":
-        torch.cuda.set_device(place)  # Triton launches on the current device
-    return Upscaler(file, place, backend, precision, say)
+    return Upscaler(_weights_file(weights), _device(device), backend, precision, say)
+
+
+def _weights_file(weights: str | Path) -> Path:
+    shipped = {f"x{scale}": scale for scale in SCALES}
+    if str(weights) in shipped:
+        return shipped_weights(SHIPPED, shipped[str(weights)])
+    file = Path(str(weights))
+    if not file.is_file():
+        raise ModelError(f"{weights}: no such file; give {', '.join(map(repr, shipped))} or the path of a checkpoint")
+    return file
+
+
+def _device(wanted: str | torch.device | None) -> torch.device:
+    """The device that is asked for, with its number; a CUDA device becomes the current one: Triton launches there."""
+    try:
+        place = torch.device(wanted or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError as error:
+        raise ModelError(f"device: {wanted!r} is not a device; use 'cpu', 'cuda' or 'cuda:1'") from error
+    if place.type != "cuda":
+        return place
+    if not torch.cuda.is_available():
+        raise ModelError(f"device: {wanted!r}: there is no CUDA device here; use 'cpu'")
+    index, count = torch.cuda.current_device() if place.index is None else place.index, torch.cuda.device_count()
+    if index >= count:
+        raise ModelError(f"device: {wanted!r} does not exist; this machine has {count} CUDA device(s)")
+    torch.cuda.set_device(index)
+    return torch.device("cuda", index)
 
 
 def _architecture(weights: Path) -> Architecture:

@@ -178,7 +178,9 @@ def _mismatch(path, weights, own, missing, unexpected, misshapen) -> str:
         beside = Path(path).parent / "config.yml"
         fits = f" ({beside} fits)" if beside.is_file() else ""
         tuned = replace(theirs, scale=ours.scale) == ours
-        advice = "; to fine-tune across scales set pretrain_new_tail=True" if tuned else ""
+        advice = "; name other weights with pretrain, or a config of this network"
+        if tuned:
+            advice = "; use a config of the file's scale; train.py fine-tunes across scales with pretrain_new_tail=True"
         return f"{path}: the weights do not fit the network: file: {theirs}; config: {ours}{fits}{advice}"
     parts = [
         f"{len(keys)} {what}: {_shorten(keys)}"

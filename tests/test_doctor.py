@@ -38,9 +38,8 @@ def failures(*arguments):
 @needs_compiler
 def test_a_wrong_path_is_a_failure(quick, monkeypatch):
     monkeypatch.setattr(proof, "golden_error", lambda *_: 0.5)
-    assert failures(*quick) == [
-        "cpu inference x2 float32: its output differs from the plain path's by 5.0e-01, 1e-05 is allowed"
-    ]
+    (found,) = failures(*quick)
+    assert found.startswith("cpu inference x2 float32: its output for the golden vectors is wrong by 5.0e-01; at most")
 
 
 def test_shipped_weights_that_changed_or_are_gone_are_failures(quick, monkeypatch, tmp_path):

@@ -1,15 +1,14 @@
 """Where a run's batches come from: loader processes, or images held on the device. The crops are the same."""
 
-import signal
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from config import Config
 from datas import ResidentTrainSet, TrainSet, resident_bytes
+from training.loader import loaded_batches
 from training.processes import Process
 from utils import InputError
 
@@ -24,7 +23,7 @@ def open_batches(data: TrainSet, process: Process, config: Config, say: Callable
 
     From the memory-mapped store through loader processes, or, with data_on_gpu, from images held on the device. The
     crops are uint8 on the device, LR (B, p, p, 3) and HR (B, s p, s p, 3), this process's rows of each batch. `say`
-    takes a line on which it is, where images were to be held on the device.
+    takes lines on which it is, where images were to be held on the device, and on loader processes that died.
 
     Raises:
         InputError: data_on_gpu is True and the images do not fit, or their crops are not the loader's.
@@ -43,17 +42,8 @@ def open_batches(data: TrainSet, process: Process, config: Config, say: Callable
         lr_crops, hr_crops = (part.to(device, non_blocking=True) for part in crops)
         return lr_crops, hr_crops
 
-    def batches(start: int, stop: int) -> DataLoader:
-        return DataLoader(
-            data,
-            batch_size=None,
-            sampler=range(start, stop),
-            num_workers=config.threads,
-            worker_init_fn=_leave_signals_to_the_parent,
-            pin_memory=device.type == "cuda",
-            prefetch_factor=4 if config.threads else None,
-            generator=torch.Generator(),  # a resumed run makes a new loader, and the common generator is the network's
-        )
+    def batches(start: int, stop: int) -> Iterable[Any]:
+        return loaded_batches(data, start, stop, config.threads, device.type == "cuda", say)
 
     return draw, batches
 
@@ -73,9 +63,3 @@ def hold(data: TrainSet, device: torch.device) -> tuple[ResidentTrainSet | None,
         if not all(torch.equal(held.cpu(), loaded) for held, loaded in pairs):
             return None, f"the crops of batch {iteration} drawn on the device are not those of the loader"
     return resident, ""
-
-
-def _leave_signals_to_the_parent(_worker: int) -> None:
-    """Ctrl-C and SIGTERM reach the whole group; workers must live on until the parent has saved."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)

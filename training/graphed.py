@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from config import Config
 from models.cuda_graphs import capture, warm_up
 from training.batches import Batch
 from training.processes import Process
@@ -17,16 +18,16 @@ TERMS_LIMIT = 1e-3  # largest relative difference of a loss term
 UPDATE_LIMIT = 0.05  # of what the weights changed by, as norms over all of them: AdamW turns rounding into steps
 
 
-def fastest_step(step: TrainStep, process: Process, say: Callable[[str], None]) -> "TrainStep | GraphedStep":
-    """The step as the config key cuda_graph asks for it; 'auto' captures it where that can be done.
+def check_graph(config: Config, process: Process) -> None:
+    """Raise InputError if the step must be captured, and cannot be here."""
+    if config.cuda_graph is True and (process.world > 1 or process.device.type != "cuda"):
+        raise InputError("config key 'cuda_graph': needs one process on a CUDA device; set it to auto or False")
 
-    Raises:
-        InputError: it must be captured, and cannot be here.
-    """
+
+def fastest_step(step: TrainStep, process: Process, say: Callable[[str], None]) -> "TrainStep | GraphedStep":
+    """The step as the config key cuda_graph asks for it; 'auto' captures it where that can be done."""
     wanted = step.config.cuda_graph
     possible = process.world == 1 and process.device.type == "cuda"
-    if wanted is True and not possible:
-        raise InputError("config key 'cuda_graph': needs one process on a CUDA device; set it to auto or False")
     waits = step.config.precision == "fp16"  # its loss scaling reads numbers from the device
     if wanted is True or (wanted == "auto" and possible and not waits and not step.config.compile):
         return GraphedStep(step, wanted is True, say)

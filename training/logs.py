@@ -13,6 +13,26 @@ from utils import atomic_write
 SCORES = ("bicubic/", "validation/")  # kinds of lines that a validation writes
 
 
+class EarlyLog:
+    """Lines for people, kept until there is a log to say them in."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+        self._log: RunLog | None = None
+
+    def say(self, text: str) -> None:
+        if self._log is None:
+            self._lines.append(text)
+        else:
+            self._log.say(text)
+
+    def open(self, log: "RunLog") -> None:
+        """Say everything in `log`, now and from now on."""
+        self._log = log
+        for line in self._lines:
+            log.say(line)
+
+
 class RunLog:
     """The logs of a run. With `folder` None (every process but the first) nothing is written or printed.
 

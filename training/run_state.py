@@ -76,13 +76,14 @@ def snapshot(step: TrainStep, position: Position, config: Config, data: TrainSet
             f"weights are not finite after iteration {position.iteration} (first: {bad[0]}); nothing was saved, "
             "the last good checkpoint is untouched; lower lr or set clip_grad"
         )
+    cuda = [torch.cuda.get_rng_state(step.device)] if step.device.type == "cuda" else []
     return {
         "epoch": position.iteration // data.iterations_per_epoch,
         **asdict(position),
         **step.state_dict(),
         "config": config.to_yaml(),
         "data": data.fingerprint(),
-        "random_states": {"torch": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()},
+        "random_states": {"torch": torch.get_rng_state(), "cuda": cuda},
     }
 
 
@@ -105,8 +106,9 @@ def restore(step: TrainStep, saved: SavedRun, config: Config, data: TrainSet) ->
     try:
         step.load_state_dict(content)
         torch.set_rng_state(content["random_states"]["torch"])
-        if torch.cuda.is_available():
-            torch.cuda.set_rng_state_all(content["random_states"]["cuda"])
+        states = content["random_states"]["cuda"]
+        if step.device.type == "cuda" and states:  # files of before hold one for every device that was there
+            torch.cuda.set_rng_state(states[min(step.device.index, len(states) - 1)], step.device)
         names = [entry.name for entry in fields(Position)]
         return Position(**{name: content[name] for name in names if name in content})
     except (KeyError, RuntimeError, ValueError) as error:

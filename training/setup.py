@@ -12,12 +12,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from config import Config
 from datas import BenchmarkSet, TrainSet, leaks, open_benchmark_sets, open_train_set
-from models import BACKENDS, ModelError, choose_backend, create_model, training_network
+from models import BACKENDS, ModelError, choose_backend, create_model, trained_through
 from models.devices import device_name
 from models.weights import load_weights
 from training.batches import Batches, open_batches
 from training.checkpoints import SavedRun, load_run
-from training.logs import RunLog
+from training.graphed import check_graph
+from training.logs import EarlyLog, RunLog
 from training.losses import loss_terms
 from training.processes import Process
 from training.run_state import Position, Run, restore
@@ -64,6 +65,7 @@ def source_lines(data: TrainSet) -> list[str]:
 
 def dry_run(config: Config, resume: bool, sets_named: bool) -> list[str]:
     """Check the config, the data and the weights; lines that say what would be trained, on what."""
+    check_processes(config, Process.join(config))
     parts = open_parts(config, resume, sets_named)
     parameters = sum(parameter.numel() for parameter in parts.model.parameters())
     loss = " + ".join(f"{term.weight:g} {term.name}" for term in loss_terms(config) if term.weight)
@@ -80,25 +82,34 @@ def dry_run(config: Config, resume: bool, sets_named: bool) -> list[str]:
 
 def set_up(process: Process, config: Config, folder: Path, resume: bool, sets_named: bool) -> tuple[Run, Batches]:
     """The run, at its start or where it was left, and its batches by iteration. Nothing is written yet but the log."""
-    if config.batch_size % (process.world * config.accumulate):
-        pieces = f"{process.world} process(es) x accumulate {config.accumulate}"
-        raise InputError(f"config key 'batch_size': {config.batch_size} cannot be divided into {pieces}")
+    check_processes(config, process)
     saved = load_run(folder, say=lambda line: print(line, file=sys.stderr)) if resume else None
+    early = EarlyLog()
     sets, model, data, notes = open_parts(config, resume, sets_named)
+    for note in notes:
+        early.say(note)
     model = model.to(process.device)
-    draw, batches = open_batches(data, process, config, notes.append)
-    backend = training_backend(process, config, model, saved, notes)
-    network, _ = training_network(model, process.device, backend, config.precision, batch_shape(config, process))
-    eval_backend = validation_backend(process, config, model, sets, notes)
+    draw, batches = open_batches(data, process, config, early.say)
+    backend = training_backend(process, config, model, saved, early.say)
+    network = trained_through(backend, model, config.precision)
+    eval_backend = validation_backend(process, config, model, sets, early.say)
     step = TrainStep(config, model, wrap(network, config, process), process.device, draw)
     position = restore(step, saved, config, data) if saved else Position()
     log = RunLog(folder if process.is_first else None, position.iteration, position.validated)
     run = Run(config, folder, process, data, sets, step, backend, eval_backend, position, log)
-    log.say(f"{process.world} process(es) on {device_name(process.device)}, {backend}; {data.num_images} images")
+    paths = f"training by {backend}" + (f", validation by {eval_backend}" if sets else "")
+    log.say(f"{process.world} process(es) on {device_name(process.device)}; {paths}; {data.num_images} images")
     log.say(f"from iteration {position.iteration:,} to {run.total:,}, {run.per_epoch:,} an epoch")
-    for note in notes:
-        log.say(note)
+    early.open(log)
     return run, batches
+
+
+def check_processes(config: Config, process: Process) -> None:
+    """Raise InputError if these processes, on this device, cannot do what the config asks for."""
+    check_graph(config, process)
+    if config.batch_size % (process.world * config.accumulate):
+        pieces = f"{process.world} process(es) x accumulate {config.accumulate}"
+        raise InputError(f"config key 'batch_size': {config.batch_size} cannot be divided into {pieces}")
 
 
 def batch_shape(config: Config, process: Process) -> Shape:
@@ -107,32 +118,28 @@ def batch_shape(config: Config, process: Process) -> Shape:
     return config.batch_size // (process.world * config.accumulate), side, side
 
 
-def training_backend(
-    process: Process, config: Config, model: nn.Module, saved: SavedRun | None, notes: list[str]
-) -> str:
+def training_backend(process: Process, config: Config, model: nn.Module, saved: SavedRun | None, say: Say) -> str:
     """The backend of the training steps, the same in every process: the first one's choice.
 
-    A run that goes on keeps the one it began with, as another gives other bits; where it cannot run here, `notes` says
-    so.
+    A run that goes on keeps the one it began with, as another gives other bits; where it cannot run here, `say` takes
+    a line.
     """
     wanted = "plain" if config.compile else config.backend
     shape = batch_shape(config, process)
     kept = saved.content.get("backend") if saved else None
     if wanted == "auto" and kept is not None:
         try:
-            return choose_first(process, model, kept, config.precision, True, shape, notes.append)
+            return choose_first(process, model, kept, config.precision, True, shape, say)
         except ModelError as error:
-            notes.append(f"warning: the run began with the backend {kept!r}; another gives other bits ({error})")
-    return choose_first(process, model, wanted, config.precision, True, shape, notes.append)
+            say(f"warning: the run began with the backend {kept!r}; another gives other bits ({error})")
+    return choose_first(process, model, wanted, config.precision, True, shape, say)
 
 
-def validation_backend(
-    process: Process, config: Config, model: nn.Module, sets: list[BenchmarkSet], notes: list[str]
-) -> str:
-    """The backend of validation, whose images have many sizes; what cannot run is refused now, not then."""
+def validation_backend(process: Process, config: Config, model: nn.Module, sets: list[BenchmarkSet], say: Say) -> str:
+    """The backend of validation, whose images have many sizes; one that cannot run is refused before training."""
     if not sets:
         return "plain"
-    return choose_first(process, model, config.backend, config.eval_precision, False, None, notes.append)
+    return choose_first(process, model, config.backend, config.eval_precision, False, None, say)
 
 
 def choose_first(

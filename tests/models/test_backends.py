@@ -80,7 +80,7 @@ def test_what_only_the_kernels_compute_is_never_left_to_the_plain_path(backend, 
 
 
 def test_a_network_that_the_kernels_cannot_run_is_warned_about():
-    with pytest.warns(UserWarning, match="'triton' cannot: the network has no MoE-FS"):
+    with pytest.warns(UserWarning, match="'plain' runs instead of 'triton': the network has no MoE-FS"):
         assert choose_backend(network(use_moe=False), torch.device("cuda"), "auto", "bf16", training=True) == "plain"
 
 

@@ -11,7 +11,7 @@ import torch
 from helpers import GOLDEN, ROOT, load_golden
 
 from evaluation.evaluator import from_network, to_network
-from models import ModelError, load
+from models import ModelError, load, upscaler
 from models.architecture import Architecture, detect_architecture
 
 CPU = torch.device("cpu")
@@ -146,4 +146,34 @@ def test_torch_hub_loads_from_any_directory_beside_modules_of_the_same_names(tmp
     strangers(tmp_path / "theirs", ("utils", "models"))
     done = run(HUB.format(folder=str(tmp_path / "theirs"), root=str(ROOT)), tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "x5" in done.stdout
+    assert done.stdout.strip().endswith("scale: 5 is not one of 2, 3, 4")
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"), [(None, "cuda:1"), ("cuda", "cuda:1"), ("cuda:0", "cuda:0"), ("cpu", "cpu"), ("cuda:2", None)]
+)
+def test_a_device_without_a_number_is_the_current_one(asked, found, monkeypatch):
+    """As on a machine with two GPUs, of which the second is in use."""
+    current = []
+    for name, answer in {"is_available": True, "device_count": 2, "current_device": 1}.items():
+        monkeypatch.setattr(torch.cuda, name, lambda answer=answer: answer)
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    if found is None:
+        with pytest.raises(ModelError, match="device: 'cuda:2' does not exist; this machine has 2 CUDA"):
+            upscaler._device(asked)
+    else:
+        assert upscaler._device(asked) == torch.device(found)
+        assert current == ([] if found == "cpu" else [int(found[-1])])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+@pytest.mark.parametrize(("device", "complaint"), [("cuda", "no CUDA device here"), ("gpu", "is not a device")])
+def test_a_device_that_is_not_there_is_named(device, complaint):
+    with pytest.raises(ModelError, match=f"device: '{device}'.*{complaint}"):
+        load("x4", device=device)
+
+
+@pytest.mark.parametrize("name", ["x5", "X9", 4, "none.pt"])
+def test_weights_that_are_not_there_are_named_with_what_can_be_given(name):
+    with pytest.raises(ModelError, match=f"^{name}: no such file; give 'x2', 'x3', 'x4' or the path of a checkpoint"):
+        load(name)

@@ -1,0 +1,128 @@
+"""Loader processes that are killed, that raise, and whose parent is killed."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from helpers import ROOT, assert_same_bits, final_state
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
+
+from config import load_config
+from datas import TrainSet
+from training import loop
+from training.loop import train
+from utils import InputError
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    """PyTorch looks every five seconds whether a loader process is alive: here more often."""
+    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.5)
+    monkeypatch.setattr(_MultiProcessingDataLoaderIter._try_get_data, "__defaults__", (0.5,))
+
+
+def at_iteration(number, action, monkeypatch):
+    """Do something once while step `number` is under way."""
+    original, done = loop.learning_rate, []
+
+    def acting(config, now, *rest):
+        if now == number and not done:
+            done.append(now)
+            action()
+        return original(config, now, *rest)
+
+    monkeypatch.setattr(loop, "learning_rate", acting)
+
+
+def kill_loaders(how, count):
+    for process in multiprocessing.active_children()[:count]:
+        os.kill(process.pid, how)
+
+
+@pytest.mark.parametrize(("how", "count"), [(signal.SIGKILL, 1), (signal.SIGTERM, 2)])
+def test_a_run_whose_loaders_are_killed_goes_on_to_the_same_bits(how, count, tiny_config, tmp_path, monkeypatch):
+    config = load_config(tiny_config(threads=2, epochs=6, eval_sets=[]))
+    train(load_config(tiny_config(threads=0, epochs=6, eval_sets=[])), tmp_path / "whole", resume=False)
+    at_iteration(5, lambda: kill_loaders(how, count), monkeypatch)
+    assert train(config, tmp_path / "run", resume=False) == 0
+    assert_same_bits(final_state(tmp_path / "run"), final_state(tmp_path / "whole"))
+    log = (tmp_path / "run" / "train.log").read_text()
+    assert log.count("; the loader is started again, with the same batches") == 1
+    assert multiprocessing.active_children() == []
+
+
+def test_a_run_whose_loaders_die_again_and_again_ends_in_one_line(tiny_config, tmp_path, monkeypatch):
+    monkeypatch.setattr(TrainSet, "__getitem__", lambda self, iteration: os._exit(9))
+    with pytest.raises(
+        InputError, match=r"^a loader process died before iteration 1 \(.*\), 4 times in a row; is there"
+    ):
+        train(load_config(tiny_config(threads=1)), tmp_path / "run", resume=False)
+    assert multiprocessing.active_children() == []
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            InputError("x.bin: the packed images are gone; start again"),
+            "^x.bin: the packed images are gone; start again$",
+        ),
+        (ValueError("two\nlines"), r"^batch of iteration 8: it cannot be loaded \(lines\)$"),
+        (KeyError("name"), r"^batch of iteration 8: it cannot be loaded \(KeyError: 'name'\)$"),
+    ],
+    ids=["InputError", "ValueError", "KeyError"],
+)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_loader_that_raises_ends_the_run_in_one_line_and_the_last_checkpoint_is_good(
+    error, message, threads, tiny_config, tmp_path, monkeypatch
+):
+    real = TrainSet.__getitem__
+
+    def failing(self, iteration):
+        if iteration == 7:
+            raise error
+        return real(self, iteration)
+
+    config = load_config(tiny_config(threads=threads))
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainSet, "__getitem__", failing)
+        with pytest.raises(InputError, match=message):
+            train(config, tmp_path / "run", resume=False)
+    for process in multiprocessing.active_children():  # what an exit does, which used to wait for ever
+        process.terminate()
+        process.join(timeout=10)
+        assert not process.is_alive()
+    train(config, tmp_path / "run", resume=True)
+    train(config, tmp_path / "whole", resume=False)
+    assert_same_bits(final_state(tmp_path / "run"), final_state(tmp_path / "whole"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds the children of a process in /proc")
+def test_loaders_die_with_a_parent_that_is_killed_and_the_run_can_go_on_at_once(tiny_config, tmp_path):
+    file = tiny_config(epochs=2000, threads=2, eval_sets=[], log_name="killed")
+    command = [sys.executable, "-u", str(ROOT / "train.py"), "--config", str(file)]
+    parent = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    next(line for line in parent.stdout if line.startswith("iteration 12:"))
+    children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()
+    parent.kill()
+    parent.wait()
+    assert len(children) >= 2
+    deadline = time.monotonic() + 2
+    while (alive := [pid for pid in children if is_running(pid)]) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert alive == []
+    config = load_config(file, ["epochs=3"])
+    assert train(config, tmp_path / "runs" / "killed", resume=True) == 0
+
+
+def is_running(pid):
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
