@@ -14,7 +14,7 @@ from utils import InputError
 
 PREFETCH = 4  # batches that each process has ready
 RESTARTS = 3  # deaths without a batch between them before the loader is given up
-PR_SET_PDEATHSIG = 1  # prctl(2)
+PR_SET_PDEATHSIG, SIGKILL = 1, 9  # Linux: prctl(2), signal(7)
 
 
 def loaded_batches(
@@ -83,4 +83,4 @@ def _start_worker(_number: int) -> None:
     """Ctrl-C reaches the whole group: a process goes on until its parent has saved. It dies when its parent does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, SIGKILL)
