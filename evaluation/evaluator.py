@@ -14,8 +14,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from datas import BenchmarkSet, Pair, upscale, write_png
-from evaluation.metrics import Scores, mean_scores, official_scores, standard_scores, to_uint8
+from evaluation.metrics import Scores, mean_scores, official_scores, standard_scores
 from models import ModelError
+from models.pixels import from_network, to_network
 from utils import InputError
 
 Network = Callable[[Tensor], Tensor]
@@ -46,16 +47,6 @@ class SetResult:
     def seconds(self) -> float:
         """Median forward time of an image."""
         return statistics.median(image.seconds for image in self.images)
-
-
-def to_network(image: np.ndarray, device: torch.device) -> Tensor:
-    """uint8 (H, W, 3) -> float32 (1, 3, H, W) in [0, 1] on `device`."""
-    return torch.from_numpy(image).to(device).permute(2, 0, 1)[None].float() / 255
-
-
-def from_network(image: Tensor) -> np.ndarray:
-    """Float (3, H, W), nominally in [0, 1] -> uint8 (H, W, 3), clipped and rounded."""
-    return to_uint8(image).permute(1, 2, 0).contiguous().cpu().numpy()
 
 
 def self_ensemble(network: Network) -> Network:

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from models.pixels import to_uint8
+
 LUMA = (65.481, 128.553, 24.966)  # BT.601, for RGB in [0, 1] and Y in [16, 235]
 PEAK = 255.0
 WINDOW, SIGMA, K1, K2 = 11, 1.5, 0.01, 0.03  # Wang et al. 2004
@@ -22,11 +24,6 @@ class Scores(NamedTuple):
 
     psnr: float  # dB, infinite for equal images
     ssim: float  # in [-1, 1]
-
-
-def to_uint8(image: Tensor) -> Tensor:
-    """Image in [0, 1], any shape -> uint8: clipped, times 255, rounded."""
-    return (image.clamp(0, 1) * PEAK).round().to(torch.uint8)
 
 
 def luma(image: Tensor) -> Tensor:

@@ -15,8 +15,9 @@ from torch import Tensor
 from .architecture import Architecture, detect_architecture
 from .backends import inference
 from .errors import ModelError
+from .pixels import from_network, to_network
 from .ssiu import SCALES
-from .weights import SHIPPED, load_weights, read_weights, shipped_weights
+from .weights import SHIPPED, put_weights, read_weights, shipped_weights
 
 
 class Upscaler:
@@ -38,9 +39,10 @@ class Upscaler:
         say: Callable[[str], None] | None = None,
     ):
         self.weights, self.device = weights, device
-        self.architecture = _architecture(weights)
+        content = read_weights(weights)
+        self.architecture = _architecture(content, weights)
         self.model = self.architecture.build()
-        load_weights(self.model, weights)
+        put_weights(self.model, content, weights)
         self.model.to(device).eval()
         self.network, self.backend = inference(self.model, device, backend, precision, say=say)
 
@@ -64,9 +66,7 @@ class Upscaler:
         """
         if isinstance(image, np.ndarray):
             _check(image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and image.size > 0, image)
-            x = torch.from_numpy(np.ascontiguousarray(image)).to(self.device).permute(2, 0, 1)[None].float() / 255
-            out = (self.network(x)[0].clamp(0, 1) * 255).round().to(torch.uint8)
-            return out.permute(1, 2, 0).contiguous().cpu().numpy()
+            return from_network(self.network(to_network(np.ascontiguousarray(image), self.device))[0])
         _check(isinstance(image, Tensor) and image.is_floating_point() and image.dim() in (3, 4), image)
         _check(image.shape[-3] == 3 and image.numel() > 0, image)
         x = image.to(self.device, torch.float32)
@@ -122,10 +122,10 @@ def _device(wanted: str | torch.device | None) -> torch.device:
     return torch.device("cuda", index)
 
 
-def _architecture(weights: Path) -> Architecture:
-    found = detect_architecture(read_weights(weights))
+def _architecture(weights: dict[str, Tensor], file: Path) -> Architecture:
+    found = detect_architecture(weights)
     if found is None:
-        raise ModelError(f"{weights}: holds the weights of another network than SSIU (expected head, body.0 and tail)")
+        raise ModelError(f"{file}: holds the weights of another network than SSIU (expected head, body.0 and tail)")
     return found
 
 

@@ -87,7 +87,8 @@ def read_checkpoint(path) -> dict:
         raise ModelError(f"{path}: no such checkpoint; {WHERE_PUBLISHED}")
     if is_intact(path) is False:
         raise ModelError(f"{path}: damaged: it does not match the checksum that it carries; fetch or make it again")
-    if listed_hash(path) not in (None, file_hash(path)):
+    listed = listed_hash(path)
+    if listed is not None and listed != file_hash(path):
         raise ModelError(f"{path}: is not the file that {HASH_LIST} beside it lists (SHA-256 differs); fetch it again")
     try:
         if path.suffix == ".safetensors":
@@ -124,7 +125,12 @@ def read_weights(path) -> dict[str, Tensor]:
 
 
 def load_weights(model: nn.Module, path, new_tail: bool = False) -> LoadOutcome:
-    """Put the weights of a file into `model`.
+    """`put_weights` of `read_weights`."""
+    return put_weights(model, read_weights(path), path, new_tail)
+
+
+def put_weights(model: nn.Module, weights: dict[str, Tensor], path, new_tail: bool = False) -> LoadOutcome:
+    """Put the weights that were read from the file `path` into `model`.
 
     Strict: every key must be there, fit, and be known. With `new_tail`, keys of the tail may be missing, unknown or
     misshapen; those of the network then keep their initial values (fine-tuning across scales).
@@ -132,7 +138,7 @@ def load_weights(model: nn.Module, path, new_tail: bool = False) -> LoadOutcome:
     Raises:
         ModelError: the file is of another architecture (both are named), or keys do not fit; nothing is loaded then.
     """
-    weights, own = read_weights(path), model.state_dict()
+    own = model.state_dict()
     missing = [key for key in own if key not in weights]
     unexpected = [key for key in weights if key not in own]
     misshapen = [key for key in own if key in weights and own[key].shape != weights[key].shape]

@@ -3,9 +3,10 @@
 import torch
 
 from datas import BenchmarkSet
-from evaluation.evaluator import Network, SetResult, evaluate_set, from_network, to_network
+from evaluation.evaluator import Network, SetResult, evaluate_set
 from evaluation.pictures import side_by_side
 from models import inference
+from models.pixels import from_network, to_network
 from training.run_state import Run
 
 

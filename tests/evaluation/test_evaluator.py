@@ -21,9 +21,10 @@ from config import load_config
 from datas import BenchmarkSet, Pair, upscale
 from datas.prepare import main as prepare
 from evaluation import report
-from evaluation.evaluator import ImageResult, SetResult, evaluate_set, from_network, self_ensemble, to_network
+from evaluation.evaluator import ImageResult, SetResult, evaluate_set, self_ensemble
 from evaluation.metrics import Scores, standard_scores
 from models import create_model
+from models.pixels import from_network, to_network
 from models.weights import file_hash
 from utils import InputError
 

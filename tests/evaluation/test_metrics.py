@@ -20,8 +20,8 @@ from evaluation.metrics import (
     rounded_like_the_paper,
     ssim,
     standard_scores,
-    to_uint8,
 )
+from models.pixels import to_uint8
 from tools import score
 from utils import InputError
 

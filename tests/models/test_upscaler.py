@@ -10,9 +10,9 @@ import pytest
 import torch
 from helpers import GOLDEN, ROOT, load_golden
 
-from evaluation.evaluator import from_network, to_network
 from models import ModelError, load, upscaler
 from models.architecture import Architecture, detect_architecture
+from models.pixels import from_network, to_network
 
 CPU = torch.device("cpu")
 FULL = Architecture(4)
@@ -98,6 +98,7 @@ sys.path.insert(0, {folder!r})
 import utils, config, metrics
 assert utils.WHOSE == config.WHOSE == metrics.WHOSE == "a stranger's"
 from models import load, training_network, inference
+from models.pixels import from_network, to_network
 from models.architecture import Architecture
 network = load({weights!r}, device="cpu")
 assert network(torch.rand(3, 20, 20)).shape == (3, 40, 40)
