@@ -7,19 +7,22 @@ starts, with the file and the key named.
 
 import dataclasses
 import math
+import re
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import yaml
 
 from datas import SCALES, TRAINING_DATASETS
 from models import BACKENDS, PRECISIONS, check_architecture
 from models.registry import SSUFSR, SSUFSR_KEYS, SSUFSR_REQUIRED
-from utils import InputError, did_you_mean
+from utils import UNFIT, InputError, did_you_mean, shown
+from yaml_file import dump_yaml, parse_yaml, read_yaml
 
 SCHEDULES = ("epoch", "progress")
+PATHS = ("pretrain", "data_path", "cache_path", "log_path", "data")
+NAME = "a name has 1 to 200 bytes, none of / \\ :, no blank at its ends, and is not '.' or '..'"
+UNFIT_IN_ARGUMENTS = re.compile("[\0\ud800-\udfff]")
 Switch = typing.Literal["auto", True, False]
 
 
@@ -73,6 +76,7 @@ class Config:
     clip_grad: float = 0.0  # largest gradient norm; 0: no clipping
     accumulate: int = 1  # pieces a batch is cut into, for less memory; the step is the same
     max_minutes: float = 0.0  # stop (and save) after this many minutes of training; 0: no limit
+    deterministic: bool = False  # the same bits every time on one kind of device; on a CPU they are so anyway
 
     # --- the same numbers, faster ---
     backend: str = "auto"  # 'plain', 'cpu' or 'triton'; 'auto' takes the fastest that fits, see models/backends.py
@@ -90,25 +94,28 @@ class Config:
     log_name: str = ""  # folder of this run; empty: model, scale and time
     log_every: int = 1000  # iterations between log lines
     keep_last: int = 2  # checkpoints kept besides best.pt
+    hang_minutes: float = 30.0  # a run ends when one of its processes has kept the others waiting for so long
     gpu_ids: tuple[int, ...] = (0,)  # CUDA devices, one per process; ignored, with a note, where there is no CUDA
 
     def __post_init__(self):
         """Raises InputError naming the first key whose value cannot be honoured."""
         for key, wrong, remedy in self._problems():
             if wrong:
-                raise InputError(f"config key '{key}': {getattr(self, key)!r} {remedy}")
+                raise InputError(f"config key '{key}': {shown(repr(getattr(self, key)))} {remedy}")
         if self.model != SSUFSR:
             return
         try:
             check_architecture(self.scale, self.n_feats, self.num_heads, self.n_blocks, self.msgm_depthwise)
         except ValueError as error:
-            raise InputError(f"config key {error}") from error
+            raise InputError(f"config key {shown(error)}") from error
 
     def _problems(self):
         """(key, is it wrong, why and what to do), in the order of the fields."""
+        yield from self._text_problems()
         for key, value in vars(self).items():
-            if isinstance(value, float):
-                yield key, not math.isfinite(value), "is not a finite number"
+            numbers = value if isinstance(value, tuple) else (value,)
+            yield key, any(isinstance(n, float) and not math.isfinite(n) for n in numbers), "is not a finite number"
+            yield key, any(isinstance(n, int) and not -(2**63) <= n < 2**63 for n in numbers), "does not fit in 63 bits"
         other = self.model != SSUFSR
         unnamed = other and ":" not in self.model
         yield "model", unnamed, "is unknown; the network of this project is 'SSUFSR', any other is package.module:Name"
@@ -126,9 +133,9 @@ class Config:
             yield key, getattr(self, key) < 1, "is not a whole number from 1 up"
         for key in ("threads", "test_every", "warmup_epochs", "clip_grad", "max_minutes", "seed"):
             yield key, getattr(self, key) < 0, "is negative"
-        yield "seed", self.seed >= 2**63, "does not fit in 63 bits"
         yield "batch_size", self.batch_size % self.accumulate, f"is not a multiple of accumulate {self.accumulate}"
-        yield "lr", self.lr <= 0, "is not positive"
+        for key in ("lr", "hang_minutes"):
+            yield key, getattr(self, key) <= 0, "is not positive"
         yield "eta_min", not 0 <= self.eta_min <= self.lr, f"is not between 0 and lr {self.lr}"
         yield "warmup_epochs", self.warmup_epochs >= self.epochs, f"leaves nothing of {self.epochs} epochs"
         yield "schedule", self.schedule not in SCHEDULES, f"is not one of {', '.join(SCHEDULES)}"
@@ -139,7 +146,8 @@ class Config:
         taken = {"l1", "fft"} & self.losses.keys()
         yield "losses", taken, "names l1 or fft; their weights are the config keys lambda_l1 and lambda_fft"
         for name, weight in self.losses.items():
-            yield "losses", not 0 < weight < math.inf, f"gives '{name}' a weight that is not a finite number above 0"
+            bad = not 0 < weight < math.inf
+            yield "losses", bad, f"gives '{shown(name)}' a weight that is not a finite number above 0"
         yield "ema_decay", not 0 <= self.ema_decay < 1, "is not in [0, 1)"
         for key, known in (("precision", PRECISIONS), ("eval_precision", PRECISIONS), ("backend", BACKENDS)):
             yield key, getattr(self, key) not in known, f"is not one of {', '.join(known)}"
@@ -150,6 +158,21 @@ class Config:
         yield "eval_sets", len(set(self.eval_sets)) < len(self.eval_sets), "names a set twice"
         bad_ids = min(self.gpu_ids, default=0) < 0 or len(set(self.gpu_ids)) < len(self.gpu_ids)
         yield "gpu_ids", bad_ids, "must be different numbers from 0 up"
+
+    def _text_problems(self):
+        """The like of `_problems` about text, names and paths; what follows may put them into messages."""
+        for key, value in vars(self).items():
+            unfit = UNFIT_IN_ARGUMENTS if key == "model_args" else UNFIT
+            found = any(map(unfit.search, texts(value)))
+            yield key, found, "holds a control character or a byte that is not UTF-8 text; remove it"
+        for key in PATHS:
+            paths = list(texts(getattr(self, key)))
+            long = any(len(part.encode()) > 255 for path in paths for part in Path(path).parts)
+            yield key, long, "has a part of over 255 bytes, which no file system takes; use shorter names"
+            yield key, any(len(path.encode()) > 3000 for path in paths), "is over 3,000 bytes; use a shorter path"
+        bad = next((name for name in self.eval_sets if not is_name(name)), None)
+        yield "eval_sets", bad is not None, f"holds {shown(repr(bad))}, which is no name of a folder; {NAME}"
+        yield "log_name", self.log_name and not is_name(self.log_name), f"is no name of a folder; {NAME}"
 
     def notes(self) -> list[str]:
         """Lines to print about keys that are accepted but have no effect."""
@@ -162,39 +185,52 @@ class Config:
         left_out = () if self.model == SSUFSR else SSUFSR_KEYS
         values = {key: value for key, value in dataclasses.asdict(self).items() if key not in left_out}
         plain = {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
-        return yaml.safe_dump(plain, sort_keys=False, default_flow_style=None)
+        return dump_yaml(plain)
 
 
 FIELDS = {entry.name: entry for entry in dataclasses.fields(Config)}
 TYPES = typing.get_type_hints(Config)
-EXPECTED = {int: "a whole number", float: "a number", bool: "True or False", str: "text", dict: "a mapping"}
+EXPECTED = {int: "a whole number", float: "a number", bool: "True or False", str: "text (in quotes)", dict: "a mapping"}
 
 
 def load_config(path, overrides: Sequence[str] = ()) -> Config:
     """Read a YAML file, then apply `key=value` overrides (values are YAML too).
 
     Raises:
-        InputError: no such file, not YAML, an unknown, missing or repeated key, a wrong type or value.
+        InputError: no such file, not YAML, an unknown, missing or repeated key, a wrong type or value, too large.
     """
+    return build_config(read_yaml(path), path, overrides)
+
+
+def config_from_text(text: str, source, overrides: Sequence[str] = ()) -> Config:
+    """`load_config` of a text that `to_yaml` wrote, found in the file `source`."""
+    return build_config(parse_yaml(text, f"{source}: its config"), source, overrides)
+
+
+def build_config(values: dict, source, overrides: Sequence[str]) -> Config:
+    """The Config of these values, and of `key=value` overrides. Raises InputError as `load_config` does."""
+    name = shown(source)
     named = parse_overrides(overrides)
-    values = {**read_yaml(path), **named}
+    values = {**values, **named}
     unknown = [key for key in values if key not in FIELDS]
     if unknown:
-        raise InputError(f"{path}: unknown config key '{unknown[0]}'{did_you_mean(unknown[0], FIELDS)}")
-    sources = {key: "--set" if key in named else path for key in values}
+        raise InputError(f"{name}: unknown config key '{shown(unknown[0])}'{did_you_mean(unknown[0], FIELDS)}")
+    sources = {key: "--set" if key in named else name for key in values}
     model = str(values.get("model", SSUFSR))
     missing = [key for key in FIELDS if key not in values and is_required(key, model)]
     if missing:
-        raise InputError(f"{path}: config key '{missing[0]}' is missing; add it (configs/ has complete examples)")
+        raise InputError(f"{name}: config key '{missing[0]}' is missing; add it (configs/ has complete examples)")
     misplaced = [key for key in SSUFSR_KEYS if key in values and ":" in model]
     if misplaced:
-        advice = f"belongs to SSUFSR; put arguments of {model} under model_args"
+        advice = f"belongs to SSUFSR; put arguments of {shown(model)} under model_args"
         raise InputError(f"{sources[misplaced[0]]}: config key '{misplaced[0]}': {advice}")
     converted = {key: convert(f"{sources[key]}: config key '{key}'", values[key], TYPES[key]) for key in values}
     try:
-        return Config(**converted)
+        config = Config(**converted)
+        config.to_yaml()  # a run writes it down, to be read when the run goes on
     except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+        raise InputError(f"{name}: {error}") from error
+    return config
 
 
 def is_required(key: str, model: str) -> bool:
@@ -204,89 +240,68 @@ def is_required(key: str, model: str) -> bool:
     return bare or (model == SSUFSR and key in SSUFSR_REQUIRED)
 
 
-def read_yaml(path) -> dict:
-    """The mapping in a YAML file; InputError if there is none, or if a key stands in it twice."""
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not a text file"
-        raise InputError(f"{path}: the config cannot be read ({reason}); see configs/ for examples") from error
-    try:
-        values = yaml.load(text, Loader=_UniqueKeyLoader)
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date or number that is none
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        raise InputError(f"{path}{where}: not valid YAML ({getattr(error, 'problem', None) or error})") from error
-    if not isinstance(values, dict):
-        raise InputError(f"{path}: not a config: expected lines of 'key: value'")
-    return values
-
-
 def parse_overrides(overrides: Sequence[str]) -> dict:
     """['lr=1e-4', 'eval_sets=[Set5]'] -> {'lr': ..., 'eval_sets': [...]}; InputError for anything else."""
     values = {}
     for item in overrides:
         key, equals, text = item.partition("=")
-        if not equals or not key.strip():
-            raise InputError(f"--set {item}: expected key=value")
-        key = key.strip()
+        key, option = key.strip(), f"--set {shown(item)}"
+        if not equals or not key:
+            raise InputError(f"{option}: expected key=value")
         if key not in FIELDS:
-            raise InputError(f"--set {item}: unknown config key '{key}'{did_you_mean(key, FIELDS)}")
-        try:
-            values[key] = yaml.safe_load(text)
-        except (yaml.YAMLError, ValueError) as error:
-            raise InputError(f"--set {item}: the value is not valid YAML") from error
+            raise InputError(f"{option}: unknown config key '{shown(key)}'{did_you_mean(key, FIELDS)}")
+        values[key] = parse_yaml(text, option, value_only=True)
     return values
 
 
 def convert(where: str, value, wanted):
     """`value` as the annotated type `wanted`; an empty value stands for empty text, an empty list or mapping.
 
-    YAML 1.1 reads 1e-6 (without a point) as text, and published files write 1 for True: both are understood.
+    Published files write 1 for True, which is understood.
     """
     if typing.get_origin(wanted) is tuple:
         item_type = typing.get_args(wanted)[0]
         if value is None:
             return ()
         if not isinstance(value, list):
-            raise InputError(f"{where}: expected a list, got {value!r}")
+            raise InputError(f"{where}: expected a list, got {shown(repr(value))}")
         return tuple(convert(f"{where}[{place}]", item, item_type) for place, item in enumerate(value))
     if typing.get_origin(wanted) is dict:
         item_type = typing.get_args(wanted)[1]
         items = convert(where, value, dict).items()
-        return {str(key): convert(f"{where}[{key}]", item, item_type) for key, item in items}
+        return {key: convert(f"{where}[{shown(key)}]", item, item_type) for key, item in items}
     if typing.get_origin(wanted) is typing.Literal:
         choices = typing.get_args(wanted)
         if value not in choices:
-            raise InputError(f"{where}: expected {', '.join(map(str, choices))}, got {value!r}")
+            raise InputError(f"{where}: expected {', '.join(map(str, choices))}, got {shown(repr(value))}")
         return choices[choices.index(value)]  # True for 1
     if wanted in (str, dict) and value is None:
         return wanted()
     if wanted is bool and value in (0, 1):
         return bool(value)
-    if wanted is float and isinstance(value, (int, str)) and not isinstance(value, bool):
-        try:
-            return float(value)
-        except ValueError:
-            pass
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
     if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
-        raise InputError(f"{where}: expected {EXPECTED[wanted]}, got {value!r}")
+        raise InputError(f"{where}: expected {EXPECTED[wanted]}, got {shown(repr(value))}")
     return value
+
+
+def texts(value) -> Iterator[str]:
+    """Every text in a value, in lists and mappings too, keys among them."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (list, tuple, dict)):
+        for item in (*value, *value.values()) if isinstance(value, dict) else value:
+            yield from texts(item)
+
+
+def is_name(text: str) -> bool:
+    """Whether a folder can be called so, see NAME; `text` holds no control characters."""
+    elsewhere = text in (".", "..") or any(letter in text for letter in "/\\:")
+    return 1 <= len(text.encode()) <= 200 and text == text.strip() and not elsewhere
 
 
 def differences(old: Config, new: Config) -> dict[str, tuple]:
     """Keys whose values differ: {key: (old, new)}."""
     pairs = ((key, getattr(old, key), getattr(new, key)) for key in FIELDS)
     return {key: (before, after) for key, before, after in pairs if before != after}
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """SafeLoader takes the last of two equal keys without a word; this one refuses."""
-
-    def construct_mapping(self, node, deep=False):
-        keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
-        for place, key in enumerate(keys):
-            if key in keys[:place]:
-                mark = node.value[place][0].start_mark
-                raise yaml.MarkedYAMLError(problem=f"key '{key}' stands in it twice", problem_mark=mark)
-        return super().construct_mapping(node, deep)

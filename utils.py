@@ -3,16 +3,22 @@
 import difflib
 import errno
 import os
+import re
 import secrets
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, Timeout
 
 LOCK_NAME = ".lock"  # in a held folder; one that a killed process left there holds nothing
+LONGEST_SHOWN = 200  # characters of a value in an error message
+# What names and text may not hold, as logs, tables and configs are UTF-8 text of whole lines: control characters, line
+# ends of Unicode, and the surrogates by which Python stands for bytes that are not UTF-8.
+UNFIT = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_LEFTOVER = re.compile(r"\..+\.[0-9a-f]{16}\.tmp")  # what `atomic_write` calls its temporary files
 
 
 class InputError(ValueError):
@@ -23,8 +29,12 @@ class InputError(ValueError):
     """
 
 
-def run_command(main, *errors: type[Exception]) -> None:
-    """Run a script's `main()`: an InputError, or one of `errors`, becomes one line on stderr and exit code 2.
+def _complain(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def run_command(main, *errors: type[Exception], say: Callable[[str], None] = _complain) -> None:
+    """Run a script's `main()`: an InputError, or one of `errors`, becomes one line for `say` and exit code 2.
 
     Ctrl-C ends with exit code 130.
     """
@@ -32,10 +42,10 @@ def run_command(main, *errors: type[Exception]) -> None:
     try:
         sys.exit(main())
     except expected as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}")
         sys.exit(2)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        say("interrupted")
         sys.exit(130)
 
 
@@ -44,6 +54,22 @@ def did_you_mean(name: str, known) -> str:
     by_lower = {str(option).lower(): str(option) for option in known}
     near = difflib.get_close_matches(str(name).lower(), by_lower, n=1, cutoff=0.5)
     return f"; did you mean '{by_lower[near[0]]}'?" if near else ""
+
+
+def printable(text: object) -> str:
+    """The text on one printable line, other characters escaped: "a\\xff.png" for a name that holds the byte 255."""
+    return "".join(letter if letter.isprintable() else _escaped(letter) for letter in str(text))
+
+
+def shown(value: object) -> str:
+    """`value` for an error message: 200 printable characters at most, of a longer text the beginning and the end."""
+    line, half = printable(value), LONGEST_SHOWN // 2
+    return line if len(line) <= LONGEST_SHOWN else f"{line[:half]} ... {line[5 - half :]}"
+
+
+def _escaped(letter: str) -> str:
+    code = ord(letter)
+    return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else ascii(letter)[1:-1]
 
 
 def atomic_write(path, data: bytes) -> None:
@@ -75,6 +101,14 @@ def atomic_write(path, data: bytes) -> None:
         ) from error
 
 
+def remove_leftovers(folder) -> None:
+    """Remove what `atomic_write` left in a folder when it was killed. Only for whoever alone writes there."""
+    with suppress(OSError):  # there is no such folder, or nothing may be removed from it: writing will say so
+        for path in Path(folder).iterdir():
+            if _LEFTOVER.fullmatch(path.name):
+                path.unlink()
+
+
 def make_folder(folder) -> Path:
     """Make `folder`, if it is not there. InputError if it cannot be made or written to."""
     folder = Path(folder)
@@ -88,7 +122,7 @@ def make_folder(folder) -> Path:
 
 @contextmanager
 def held_folder(folder) -> Iterator[None]:
-    """Make `folder` and hold it: no other process may while this one does.
+    """Make `folder` and hold it: no other process may while this one does. Leftovers of a killed one are removed.
 
     It is removed again if nothing came into it, and so are the folders above it that were made for it.
 
@@ -98,7 +132,7 @@ def held_folder(folder) -> Iterator[None]:
         InputError: it cannot be made, written to or locked, or another process holds it.
     """
     path = Path(folder)
-    new = [place for place in (path, *path.parents) if not place.exists()]  # the innermost first
+    new = [place for place in (path, *path.parents) if not os.path.exists(place)]  # the innermost first
     folder = make_folder(folder)
     lock = FileLock(folder / LOCK_NAME)
     try:
@@ -110,6 +144,7 @@ def held_folder(folder) -> Iterator[None]:
         reason = f"cannot be locked ({error.strerror or error}); choose another folder"
         raise InputError(f"{folder}: {reason}") from error
     try:
+        remove_leftovers(folder)
         yield
     finally:
         _let_go(folder, lock)

@@ -63,6 +63,18 @@ def test_a_write_that_fails_leaves_the_old_file_alone(tmp_path, monkeypatch):
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]
 
 
+@posix
+def test_who_holds_a_folder_next_removes_what_a_killed_write_left_there_and_nothing_else(tmp_path, start):
+    killed = "import os, signal, sys, utils\nutils.os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+    start(killed + "utils.atomic_write(sys.argv[1], b'half')", tmp_path / "file.pt").wait()
+    assert len(list(tmp_path.iterdir())) == 1
+    for name in (".file.tmp", "other.0123456789abcdef.tmp", ".mine.0123456789abcdeg.tmp"):
+        (tmp_path / name).touch()
+    with held_folder(tmp_path):
+        left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == [".file.tmp", ".lock", ".mine.0123456789abcdeg.tmp", "other.0123456789abcdef.tmp"]
+
+
 def test_a_write_into_what_is_no_folder_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"file.new: could not be written"):
