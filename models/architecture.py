@@ -40,7 +40,8 @@ def detect_architecture(weights: dict[str, Tensor]) -> Architecture | None:
     """
     scale, head = detect_scale(weights), weights.get("head.weight")
     stages = [int(key.split(".")[1]) for key in weights if key.startswith("body.") and key.split(".")[1].isdecimal()]
-    if scale is None or head is None or head.dim() != 4 or not stages:
+    in_a_row = set(stages) == set(range(len(set(stages))))
+    if scale is None or head is None or head.dim() != 4 or not stages or not in_a_row:
         return None
     channels, rel_h = len(head), weights.get("body.0.s3.rel_h")
     if rel_h is None:

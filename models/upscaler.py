@@ -16,7 +16,8 @@ from .architecture import Architecture, detect_architecture
 from .backends import inference
 from .errors import ModelError
 from .pixels import from_network, to_network
-from .ssiu import SCALES
+from .ssiu import SCALES, SSIU
+from .weight_file import refusal
 from .weights import SHIPPED, put_weights, read_weights, shipped_weights
 
 
@@ -41,7 +42,7 @@ class Upscaler:
         self.weights, self.device = weights, device
         content = read_weights(weights)
         self.architecture = _architecture(content, weights)
-        self.model = self.architecture.build()
+        self.model = _built(self.architecture, content, weights)
         put_weights(self.model, content, weights)
         self.model.to(device).eval()
         self.network, self.backend = inference(self.model, device, backend, precision, say=say)
@@ -120,6 +121,19 @@ def _device(wanted: str | torch.device | None) -> torch.device:
         raise ModelError(f"device: {wanted!r} does not exist; this machine has {count} CUDA device(s)")
     torch.cuda.set_device(index)
     return torch.device("cuda", index)
+
+
+def _built(architecture: Architecture, content: dict[str, Tensor], file: Path) -> SSIU:
+    """The network, once the weights are known to have its shapes: a file can name sizes of any number."""
+    try:
+        with torch.device("meta"):
+            shapes = {key: value.shape for key, value in architecture.build().state_dict().items()}
+    except (ValueError, RuntimeError) as error:
+        raise refusal(file, f"holds a network that cannot be built ({error}); name other weights") from error
+    wrong = next((key for key in shapes if key not in content or content[key].shape != shapes[key]), None)
+    if wrong is not None:
+        raise refusal(file, f"is not one network: '{wrong}' is missing or of another shape; name other weights")
+    return architecture.build()
 
 
 def _architecture(weights: dict[str, Tensor], file: Path) -> Architecture:

@@ -2,40 +2,51 @@
 
 Files of any of these forms are read: published ones (a dict around a state dict whose keys carry `module.`), bare state
 dicts, those of a compiled network (`_orig_mod.`), this project's own, and safetensors. Pickles are opened with
-`weights_only=True` and nothing else: a file that carries code is refused.
+`weights_only=True` and nothing else, after a look at what they would build: a file that carries code is refused.
+What goes into a network is dense, real, finite and wholly stored in the file.
 """
 
-import hashlib
-import pickle
+import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from .architecture import detect_architecture
-from .errors import ModelError
+from .weight_file import (
+    HASH_LIST,
+    MAX_BYTES,
+    WHERE_PUBLISHED,
+    checksum_of,
+    file_hash,
+    listed_hash,
+    printable,
+    read_checkpoint,
+    refusal,
+)
 
+__all__ = [
+    "HASH_LIST",
+    "SHIPPED",
+    "LoadOutcome",
+    "checksum_of",
+    "extract_weights",
+    "file_hash",
+    "listed_hash",
+    "load_weights",
+    "put_weights",
+    "read_checkpoint",
+    "read_weights",
+    "shipped_weights",
+]
 NESTING = ("ema_state_dict", "model_state_dict", "state_dict", "params_ema", "params", "model")  # first match is taken
 SHIPPED = Path(__file__).parents[1] / "pretrain_model"  # the weights that come with the project
-HASH_LIST = "SHA256SUMS"  # beside the shipped weights, as sha256sum writes it
-CHECKSUM_MARK = b"sha256 "
-PREFIXES = ("module.", "_orig_mod.")
-# Published files log scores as numpy scalars; rebuilding those runs no code of the file's.
-_scalar = np.float64(0).__reduce__()[0]
-NUMPY_SCALARS: list[Any] = [
-    np.dtype,
-    *(type(np.dtype(kind)) for kind in ("float64", "float32", "int64")),
-    *((_scalar, f"numpy.{module}.multiarray.scalar") for module in ("core", "_core")),  # numpy 1 and 2
-]
-WHERE_PUBLISHED = (
-    "weights published with the paper (arXiv 2506.11823 links to its authors' repository) belong in pretrain_model/, "
-    "e.g. pretrain_model/model_x2_290.pt; name the file with --set pretrain=FILE"
-)
+MAX_KEYS, MAX_KEY = 50_000, 500  # of a network, and the characters of one; the paper's network has 437 of up to 30
+PREFIXES = re.compile(r"^(?:module\.|_orig_mod\.)+")
+FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
+WHOLE = {torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}  # of counters and masks
 
 
 class LoadOutcome(NamedTuple):
@@ -47,76 +58,39 @@ class LoadOutcome(NamedTuple):
 
     def __str__(self) -> str:
         lines = [f"{len(self.loaded)} keys loaded: {_shorten(self.loaded)}"]
-        lines += [f"{len(keys)} keys {what}: {', '.join(keys)}" for what, keys in self._others() if keys]
+        lines += [
+            f"{len(keys)} keys {what}: {', '.join(map(printable, keys))}" for what, keys in self._others() if keys
+        ]
         return "\n".join(lines)
 
     def _others(self):
         return ("skipped (in the file, do not fit)", self.skipped), ("initialised afresh", self.initialised)
 
 
-def checksum_of(body: bytes) -> bytes:
-    """What a checkpoint of this project carries as its zip archive's comment: the SHA-256 of all before its length."""
-    return CHECKSUM_MARK + hashlib.sha256(body).hexdigest().encode()
-
-
-def is_intact(path) -> bool | None:
-    """Whether a file matches the checksum that it carries; None if it carries none."""
-    data, length = Path(path).read_bytes(), len(checksum_of(b""))
-    if not data[-length:].startswith(CHECKSUM_MARK):
-        return None
-    return data[-length:] == checksum_of(data[: -length - 2])
-
-
-def listed_hash(path) -> str | None:
-    """The SHA-256 that the file SHA256SUMS beside `path` gives for it, if there is one."""
-    sums = Path(path).with_name(HASH_LIST)
-    if not sums.is_file():
-        return None
-    pairs = (line.split() for line in sums.read_text(encoding="utf-8").splitlines())
-    return next((pair[0] for pair in pairs if pair[1:] == [Path(path).name]), None)
-
-
-def read_checkpoint(path) -> dict:
-    """Whatever dict the file holds, on the CPU, once its checksum, if it has one, was found right.
-
-    Raises:
-        ModelError: no such file, damaged, carries code, or is no dict.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise ModelError(f"{path}: no such checkpoint; {WHERE_PUBLISHED}")
-    if is_intact(path) is False:
-        raise ModelError(f"{path}: damaged: it does not match the checksum that it carries; fetch or make it again")
-    listed = listed_hash(path)
-    if listed is not None and listed != file_hash(path):
-        raise ModelError(f"{path}: is not the file that {HASH_LIST} beside it lists (SHA-256 differs); fetch it again")
-    try:
-        if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
-        with torch.serialization.safe_globals(NUMPY_SCALARS):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ModelError(
-            f"{path}: refused: not a checkpoint, or it carries code or objects other than tensors and numbers; "
-            "ask its author for a plain state dict"
-        ) from error
-    except Exception as error:  # bytes at random make the unpickler raise anything: IndexError, struct.error, ...
-        raise ModelError(f"{path}: damaged or not a checkpoint ({_first_line(error)}); fetch it again") from error
-    if not isinstance(content, dict):
-        raise ModelError(f"{path}: holds a {type(content).__name__}, not a state dict")
-    return content
-
-
 def extract_weights(content: dict, path="checkpoint") -> dict[str, Tensor]:
     """The state dict inside `content` with published key names: nesting unwrapped, prefixes removed.
 
     A file of this project that holds averaged (EMA) weights yields those.
+
+    Raises:
+        ModelError: there is none, two of its keys have the same name without their prefixes, or a value is no weight.
     """
     nested = next((content[name] for name in NESTING if isinstance(content.get(name), dict)), None)
-    weights = content if nested is None else nested
-    if not weights or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in weights.items()):
-        raise ModelError(f"{path}: no state dict found in it (its keys: {_shorten([str(key) for key in content])})")
-    return {_strip(key): value for key, value in weights.items()}
+    found = content if nested is None else nested
+    if not found or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in found.items()):
+        raise refusal(path, f"no state dict found in it (its keys: {_shorten([str(key) for key in content])})")
+    if len(found) > MAX_KEYS:
+        raise refusal(path, f"holds {len(found):,} weights, more than the {MAX_KEYS:,} of any network; save fewer")
+    weights: dict[str, Tensor] = {}
+    for key, value in found.items():
+        name = PREFIXES.sub("", key)
+        if name in weights:
+            raise refusal(path, f"'{printable(name)}' is in it twice, with and without a prefix; remove one of them")
+        if len(name) > MAX_KEY:
+            raise refusal(path, f"'{printable(name)}' is no name of a weight ({len(name):,} characters); rename it")
+        weights[name] = value
+    _check_values(path, weights)
+    return weights
 
 
 def read_weights(path) -> dict[str, Tensor]:
@@ -136,16 +110,24 @@ def put_weights(model: nn.Module, weights: dict[str, Tensor], path, new_tail: bo
     misshapen; those of the network then keep their initial values (fine-tuning across scales).
 
     Raises:
-        ModelError: the file is of another architecture (both are named), or keys do not fit; nothing is loaded then.
+        ModelError: the file is of another architecture (both are named), keys do not fit, or a value is no weight of
+            the network's kind of number; nothing is loaded then.
     """
+    _check_values(path, weights)
     own = model.state_dict()
     missing = [key for key in own if key not in weights]
     unexpected = [key for key in weights if key not in own]
     misshapen = [key for key in own if key in weights and own[key].shape != weights[key].shape]
     wrong = [key for key in missing + unexpected + misshapen if not (new_tail and key.startswith("tail."))]
     if wrong:
-        raise ModelError(_mismatch(path, weights, own, missing, unexpected, misshapen))
+        raise refusal(path, _mismatch(path, weights, own, missing, unexpected, misshapen))
     fitting = {key: weights[key] for key in own if key in weights and key not in misshapen}
+    for key, value in fitting.items():
+        if not _fits_type(value, own[key].dtype):
+            wanted = f"it is {_type(value.dtype)}, the network's is {_type(own[key].dtype)}"
+            raise refusal(
+                path, f"'{printable(key)}' cannot be held by the network: {wanted}; convert it and save again"
+            )
     model.load_state_dict({**own, **fitting})
     return LoadOutcome(list(fitting), unexpected + misshapen, missing + misshapen)
 
@@ -158,23 +140,54 @@ def shipped_weights(folder, scale: int) -> Path:
     """
     path = Path(folder) / f"SSIU_x{scale}.pt"
     if not path.is_file():
-        raise ModelError(f"{path}: no x{scale} weights come with the project; {WHERE_PUBLISHED}")
+        raise refusal(path, f"no x{scale} weights come with the project; {WHERE_PUBLISHED}")
     return path
 
 
-def file_hash(path) -> str:
-    """SHA-256 of a file, as hexadecimal text."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()
+def _check_values(path, weights: dict[str, Tensor]) -> None:
+    """Raise ModelError, naming the first key, unless all are dense, of a known type, wholly stored and finite."""
+    left = MAX_BYTES  # tensors may share what is stored of them, but not so that a small file becomes a large network
+    for key, value in weights.items():
+        problem = _problem(value)
+        left -= 0 if problem else value.numel() * value.itemsize
+        if problem or left < 0:
+            problem = problem or f"exceeds the {MAX_BYTES >> 30} GiB that weights may take; save fewer"
+            raise refusal(path, f"'{printable(key)}' {problem}")
 
 
-def _strip(key: str) -> str:
-    while key.startswith(PREFIXES):
-        key = key.removeprefix(next(prefix for prefix in PREFIXES if key.startswith(prefix)))
-    return key
+def _problem(value: Tensor) -> str:
+    """What keeps a tensor from being a weight, and what to do; an empty string if nothing does."""
+    if value.is_nested or value.is_quantized or value.layout != torch.strided or value.device.type != "cpu":
+        return "is no dense tensor with values in memory (but sparse, quantised, nested or meta); save a plain one"
+    if value.dtype not in FLOATS | WHOLE:
+        return f"is {_type(value.dtype)}; weights are float16, bfloat16, float32 or float64: convert it and save again"
+    stored = value.untyped_storage().nbytes() - value.storage_offset() * value.itemsize
+    if value.numel() * value.itemsize > stored:
+        return f"repeats {stored} stored bytes over its shape {tuple(value.shape)}; save it with .contiguous()"
+    if value.dtype in FLOATS and not _fits_type(value, value.dtype):
+        return "is not finite (it holds NaN or infinity): the training diverged; take an earlier checkpoint"
+    return ""
+
+
+def _fits_type(value: Tensor, dtype: torch.dtype) -> bool:
+    """Whether all elements can be held as `dtype`: floats stay finite, whole numbers what they are."""
+    if _kind(value.dtype) != _kind(dtype):
+        return False
+    if not value.numel() or (dtype == value.dtype and dtype in WHOLE):
+        return True
+    ends = torch.stack(torch.aminmax(value.detach()))  # NaN spreads to both
+    held = ends.to(dtype)
+    return bool(held.isfinite().all()) if dtype in FLOATS else torch.equal(held.to(ends.dtype), ends)
+
+
+def _kind(dtype: torch.dtype) -> str:
+    if dtype in FLOATS:
+        return "float"
+    return "whole number" if dtype in WHOLE - {torch.bool} else _type(dtype)
+
+
+def _type(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _mismatch(path, weights, own, missing, unexpected, misshapen) -> str:
@@ -187,7 +200,7 @@ def _mismatch(path, weights, own, missing, unexpected, misshapen) -> str:
         advice = "; name other weights with pretrain, or a config of this network"
         if tuned:
             advice = "; use a config of the file's scale; train.py fine-tunes across scales with pretrain_new_tail=True"
-        return f"{path}: the weights do not fit the network: file: {theirs}; config: {ours}{fits}{advice}"
+        return f"the weights do not fit the network: file: {theirs}; config: {ours}{fits}{advice}"
     parts = [
         f"{len(keys)} {what}: {_shorten(keys)}"
         for what, keys in (("missing", missing), ("unexpected", unexpected))
@@ -196,12 +209,9 @@ def _mismatch(path, weights, own, missing, unexpected, misshapen) -> str:
     if misshapen:
         shapes = [f"{key} {tuple(weights[key].shape)} for {tuple(own[key].shape)}" for key in misshapen]
         parts.append(f"{len(misshapen)} misshapen: {_shorten(shapes)}")
-    return f"{path}: the weights do not fit the network: {'; '.join(parts)}"
+    return f"the weights do not fit the network: {'; '.join(parts)}"
 
 
 def _shorten(keys: list[str], most: int = 6) -> str:
-    return ", ".join(keys[:most]) + (f" ... {keys[-1]}" if len(keys) > most else "")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:120]
+    shown = [printable(key) for key in keys[:most] + keys[most:][-1:]]
+    return ", ".join(shown[:most]) + (f" ... {shown[-1]}" if len(keys) > most else "")

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 import torch
-from helpers import GOLDEN, ROOT, load_golden
+from helpers import GOLDEN, ROOT, build, load_golden
 
 from models import ModelError, load, upscaler
 from models.architecture import Architecture, detect_architecture
@@ -178,3 +178,20 @@ def test_a_device_that_is_not_there_is_named(device, complaint):
 def test_weights_that_are_not_there_are_named_with_what_can_be_given(name):
     with pytest.raises(ModelError, match=f"^{name}: no such file; give 'x2', 'x3', 'x4' or the path of a checkpoint"):
         load(name)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda weights: weights | {"body.2999.x": torch.zeros(1)}, "another network than SSIU"),
+        (lambda weights: weights | {"body.3.norm1.weight": torch.zeros(8)}, "cannot be built"),
+        (lambda weights: weights | {"head.weight": torch.zeros(4096, 3, 3, 3)}, "is not one network: 'head.bias'"),
+        (lambda weights: {k: v for k, v in weights.items() if k != "moe.fuse.bias"}, "is not one network"),
+    ],
+    ids=["a stage of any number", "a fourth stage", "a wide head", "a missing key"],
+)  # fmt: skip
+def test_a_file_that_is_no_whole_network_is_refused_before_one_is_built(change, message, tmp_path):
+    weights = change(build(2, n_feats=8).state_dict())
+    torch.save(weights, tmp_path / "x.pt")
+    with pytest.raises(ModelError, match=message):
+        load(tmp_path / "x.pt")
