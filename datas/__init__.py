@@ -9,7 +9,8 @@ from datas.degradation import downscale, upscale
 from datas.images import list_images, read_rgb, write_png
 from datas.layout import SCALES, TRAINING_DATASETS, lr_folder
 from datas.resident import ResidentTrainSet, resident_bytes
-from datas.train_set import TrainSet, open_train_set
+from datas.train_set import TrainSet, open_train_set, same_images
+from datas.verify import Verification
 
 __all__ = [
     "SCALES",
@@ -18,6 +19,7 @@ __all__ = [
     "Pair",
     "ResidentTrainSet",
     "TrainSet",
+    "Verification",
     "downscale",
     "leaks",
     "list_images",
@@ -26,6 +28,7 @@ __all__ = [
     "open_train_set",
     "read_rgb",
     "resident_bytes",
+    "same_images",
     "upscale",
     "write_png",
 ]

@@ -1,5 +1,6 @@
 """Evaluation sets: pairs of whole LR and HR images, read one at a time."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,8 @@ import numpy as np
 
 from datas.images import list_images, read_rgb
 from datas.layout import BENCHMARKS, benchmark_folder, checked_pairs, lr_folder
-from utils import InputError, did_you_mean
+from datas.names import usable_path
+from utils import InputError, did_you_mean, printable
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,8 @@ class BenchmarkSet:
         self.scale = scale
         if not data_path:
             raise InputError("data_path: is empty; set it to the folder that holds `benchmark`")
-        folder = benchmark_folder(data_path, name)
-        if not folder.is_dir():
+        folder = usable_path(benchmark_folder(data_path, name))
+        if not os.path.isdir(folder):
             advice = f"put the set's images into {folder / 'HR'}, or check data_path and eval_sets"
             problem = f"no such folder, so there is no evaluation set '{name}'"
             raise InputError(f"{folder}: {problem}; {advice}{_spelling_hint(folder)}")
@@ -86,7 +88,7 @@ def open_benchmark_sets(
     Raises:
         InputError: as `BenchmarkSet` does; if no set is there, for the first.
     """
-    present = [name for name in names if benchmark_folder(data_path, name).is_dir()]
+    present = [name for name in names if os.path.isdir(usable_path(benchmark_folder(data_path, name)))]
     wanted = names if named or not present else present
     for name in names:
         if name not in wanted:
@@ -97,7 +99,10 @@ def open_benchmark_sets(
 
 def _spelling_hint(folder: Path) -> str:
     """Which set may be meant by the folder of a set that is absent; empty if the set is a published one."""
-    present = [path.name for path in folder.parent.iterdir() if path.is_dir()] if folder.parent.is_dir() else []
+    try:
+        present = [printable(path.name) for path in folder.parent.iterdir() if path.is_dir()]
+    except OSError:
+        present = []
     return "" if folder.name in BENCHMARKS else did_you_mean(folder.name, [*BENCHMARKS, *present])
 
 

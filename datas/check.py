@@ -1,12 +1,12 @@
-"""Check a data folder: counts, pairs, sizes, readability, and evaluation images that leaked into training.
+"""Check a data folder: counts, pairs, sizes, readability, packed pixels, and evaluation images among training images.
 
 `check_data` decodes every file of a data folder. `leaks` is the quick look at the images of one run.
 """
 
-import hashlib
+import os
 from collections import defaultdict
 from collections.abc import Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,22 +15,32 @@ from tqdm import tqdm
 
 from datas import layout
 from datas.benchmark import BenchmarkSet
-from datas.images import image_sizes, list_images, read_rgb
+from datas.images import image_sizes, list_images, pixel_digest, read_rgb
+from datas.manifest import PackedImage, Unusable, data_file, read_manifest
+from datas.names import usable_path
+from datas.store import Pack
 from datas.train_set import TrainSet
-from utils import InputError
+from datas.verify import changed, compared
+from datas.workers import worker_pool
+from utils import InputError, printable
 
 
 @dataclass
 class Findings:
-    """What was looked at, one line per folder, and every problem, one line each."""
+    """What was looked at, one line per folder or pack, and every problem, one line each.
+
+    `digests` holds the checksum of the pixels of every file that was decoded, by its path after any links.
+    """
 
     looked_at: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    digests: dict[str, str] = field(default_factory=dict)
 
     def text(self) -> str:
         count = len(self.problems)
         verdict = f"{count} problem{'s' if count > 1 else ''}" if count else "no problem found"
-        return "\n".join([*self.looked_at, *(f"problem: {line}" for line in self.problems), verdict])
+        lines = [*self.looked_at, *(f"problem: {line}" for line in self.problems), verdict]
+        return "\n".join(map(printable, lines))
 
 
 @dataclass(frozen=True)
@@ -38,7 +48,7 @@ class _Decoded:
     """A decoded file's (height, width) and a digest of its pixels."""
 
     size: tuple[int, int]
-    digest: bytes
+    digest: str
 
 
 def check_data(data_path, scales: Sequence[int] | None, jobs: int, also: Sequence[str] = ()) -> Findings:
@@ -49,22 +59,22 @@ def check_data(data_path, scales: Sequence[int] | None, jobs: int, also: Sequenc
         also: further HR folders of training images, such as those of the config key `data`.
 
     Raises:
-        InputError: `data_path` is not a folder.
+        InputError: `data_path` is not a folder, or a process was killed.
     """
-    data_path = Path(data_path)
-    if not data_path.is_dir():
+    data_path = usable_path(data_path)
+    if not os.path.isdir(data_path):
         raise InputError(f"{data_path}: no such folder; check the path")
     findings = Findings()
     known = {d.hr_folder(data_path): d for d in layout.TRAINING_DATASETS.values()}
-    training = {folder: known.get(folder) for folder in [*filter(Path.is_dir, known), *map(Path, also)]}
-    benchmarks = [path / "HR" for path in sorted(data_path.glob("benchmark/*")) if path.is_dir()]
+    training = {folder: known.get(folder) for folder in [*filter(os.path.isdir, known), *map(usable_path, also)]}
+    benchmarks = [path / "HR" for path in sorted(data_path.glob("benchmark/*")) if os.path.isdir(path)]
     if not training and not benchmarks:
         findings.problems.append(f"{data_path}: holds no dataset; datas/layout.py says how the folders are called")
-    with ProcessPoolExecutor(jobs) as pool:
+    with worker_pool(jobs) as pool:
         trained = {folder: _check_folder(folder, scales, pool, findings) for folder in training}
         held_out = {folder: _check_folder(folder, scales, pool, findings) for folder in benchmarks}
         validation = data_path / "DIV2K" / "DIV2K_valid_HR"
-        if validation.is_dir():
+        if os.path.isdir(validation):
             held_out[validation] = _decode(_listed(validation, findings), pool, findings)
     for folder in sorted(set(data_path.glob("*/*_HR")) - {*training, validation}):
         findings.looked_at.append(f"{folder}: not looked at; name it with --also if it holds training images")
@@ -79,6 +89,8 @@ def check_data(data_path, scales: Sequence[int] | None, jobs: int, also: Sequenc
         for path, decoded in files.items()
         if decoded.digest in owner
     ]
+    for manifest_path in sorted((data_path / "cache").glob("*.json")):
+        _check_pack(manifest_path, findings)
     return findings
 
 
@@ -121,9 +133,12 @@ def _check_folder(
     hr_dir: Path, scales: Sequence[int] | None, pool: Executor, findings: Findings
 ) -> dict[Path, _Decoded]:
     """Check an HR folder and its LR folders; return what its readable HR files hold."""
-    hr_decoded = _decode(_listed(hr_dir, findings), pool, findings)
+    hr_files = _listed(hr_dir, findings)
+    if not hr_files:
+        return {}
+    hr_decoded = _decode(hr_files, pool, findings)
     findings.looked_at.append(f"{hr_dir}: {len(hr_decoded)} images")
-    for scale in scales or [s for s in layout.SCALES if layout.lr_folder(hr_dir, s).is_dir()]:
+    for scale in scales or [s for s in layout.SCALES if os.path.isdir(layout.lr_folder(hr_dir, s))]:
         lr_dir = layout.lr_folder(hr_dir, scale)
         lr_files = _listed(lr_dir, findings, layout.prepare_advice(hr_dir, scale))
         if not lr_files:
@@ -155,6 +170,7 @@ def _decode(files: Sequence[Path], pool: Executor, findings: Findings) -> dict[P
             findings.problems.append(result)
         else:
             decoded[path] = result
+            findings.digests[os.path.realpath(path)] = result.digest
     return decoded
 
 
@@ -163,7 +179,39 @@ def _decode_one(path: Path) -> _Decoded | str:
         image = read_rgb(path)
     except InputError as error:
         return str(error)
-    return _Decoded(image.shape[:2], hashlib.sha256(str(image.shape).encode() + image.tobytes()).digest())
+    return _Decoded(image.shape[:2], pixel_digest(image.shape, [image.reshape(-1)]))
+
+
+def _check_pack(manifest_path: Path, findings: Findings) -> None:
+    """Compare packed pixels with their checksums, and these with the files where they were decoded."""
+    try:
+        images = read_manifest(manifest_path)
+    except Unusable as reason:
+        findings.looked_at.append(f"{manifest_path}: {reason}; a run that needs it packs its images anew")
+        return
+    pack = Pack(data_file(manifest_path, images), images)
+    findings.looked_at.append(f"{pack.path}: {len(pack)} packed images")
+    remedy = "remove it, a run that needs it packs its images anew"
+    try:
+        with open(pack.path, "rb", buffering=0) as file:
+            found = tqdm(compared(pack, file), pack.path.name, len(pack), leave=False)
+            findings.problems += [f"{changed(pack, name)}; {remedy}" for name, is_same in found if not is_same]
+    except OSError as error:
+        findings.problems.append(f"{pack.path}: cannot be read ({error.strerror}); {remedy}")
+    findings.problems += [
+        f"{image.source}: has other pixels than {pack.path} holds of it, though of the same size and time; {remedy}"
+        for image in images
+        if _is_as_when_packed(image) and findings.digests.get(image.source, image.pixels) != image.pixels
+    ]
+
+
+def _is_as_when_packed(image: PackedImage) -> bool:
+    """Whether a file has the size and time that it had when it was packed; otherwise a run packs it anew anyway."""
+    try:
+        state = os.stat(image.source)
+    except (OSError, ValueError):
+        return False
+    return (state.st_size, state.st_mtime_ns) == (image.size, image.mtime_ns)
 
 
 def _training_count_problems(

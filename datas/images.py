@@ -3,19 +3,24 @@
 One rule for every image of the project: what is read is 8-bit RGB, (H, W, 3) uint8. 8-bit RGB files are taken as
 they are and 8-bit grey files become three equal channels (Set14/bridge is grey); everything else (16 bit, palette,
 alpha, CMYK, 1 bit) is refused, because turning it into RGB is a decision for whoever owns the images. EXIF rotation
-is ignored: pixels are taken in the order in which they are stored.
+is ignored: pixels are taken in the order in which they are stored. Of several pictures in a file the first is read.
 """
 
+import hashlib
 import itertools
+import os
+import stat
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import imageio.v3 as iio
 import numpy as np
+from PIL import Image
 
+from datas.names import usable_path
 from utils import InputError, atomic_write
 
 SUFFIXES = (".png", ".webp", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
@@ -24,7 +29,8 @@ HEADER_THREADS = 8  # headers wait for the disk, not for the processor
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # How files of the formats above begin. Pillow reads many more, and hands PostScript to another program.
-_SIGNATURES = (_PNG_SIGNATURE, b"\xff\xd8\xff", b"BM", b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
+_TIFF_SIGNATURES = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
+_SIGNATURES = (_PNG_SIGNATURE, b"\xff\xd8\xff", b"BM", *_TIFF_SIGNATURES)
 _PNG_COLOURS = {0: "grey", 2: "RGB", 3: "palette", 4: "grey with alpha", 6: "RGBA"}
 _PILLOW_MODES = {"1": "1-bit", "P": "palette", "LA": "grey with alpha", "RGBA": "RGBA", "CMYK": "CMYK"}
 # What Pillow's decoders raise on damaged files.
@@ -35,13 +41,17 @@ def list_images(folder, advice: str = "check the path") -> list[Path]:
     """The image files of `folder` (not of its subfolders), sorted by stem; hidden files are left out.
 
     Raises:
-        InputError: there is no such folder or it has no image (the message ends with `advice`), or two images differ
-            only by their suffix.
+        InputError: there is no such folder or it has no image (the message ends with `advice`), it cannot be read, two
+            images differ only by their suffix, or a name is none that `usable_path` takes.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
+    folder = usable_path(folder)
+    if not os.path.isdir(folder):
         raise InputError(f"{folder}: no such folder; {advice}")
-    files = [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.name[0] != "."]
+    try:
+        paths = list(folder.iterdir())
+    except OSError as error:
+        raise InputError(f"{folder}: could not be read ({error.strerror}); {advice}") from error
+    files = [usable_path(path) for path in paths if path.suffix.lower() in SUFFIXES and path.name[0] != "."]
     if not files:
         raise InputError(f"{folder}: no image in this folder ({', '.join(SUFFIXES)}); {advice}")
     files.sort(key=lambda path: (path.stem, path.suffix))
@@ -55,15 +65,15 @@ def read_rgb(path) -> np.ndarray:
     """The pixels of an 8-bit RGB or grey file as (H, W, 3) uint8.
 
     Raises:
-        InputError: the file is missing, damaged, or neither 8-bit RGB nor 8-bit grey.
+        InputError: the file is missing, damaged, neither 8-bit RGB nor 8-bit grey, or too large for the memory.
     """
     path = Path(path)
     size = image_size(path)  # refuses what Pillow would convert silently, such as 16-bit RGB
     try:
         with iio.imopen(path, "r", plugin="pillow") as file:
             image, mode = file.read(index=0), file.metadata(index=0, exclude_applied=False)["mode"]
-    except _DECODER_ERRORS as error:
-        raise _damaged(path, error) from error
+    except (*_DECODER_ERRORS, MemoryError) as error:
+        raise _refusal(path, error) from error
     if image.ndim == 2:
         image = np.repeat(image[:, :, None], 3, axis=2)
     if mode not in ("RGB", "L") or image.dtype != np.uint8 or image.shape != (*size, 3):  # of two headers we read one
@@ -75,18 +85,22 @@ def image_size(path) -> tuple[int, int]:
     """(height, width) in pixels from the file's header; no pixel is decoded.
 
     Raises:
-        InputError: the file is missing, its header is damaged, it is neither 8-bit RGB nor 8-bit grey, or too large.
+        InputError: the file is missing or not a regular one, its header is damaged, it is neither 8-bit RGB nor 8-bit
+            grey, or too large.
     """
-    path = Path(path)
+    path = usable_path(path)
+    _need_file(path)
     try:
         with path.open("rb") as file:
             header = file.read(26)
         known = header.startswith(_SIGNATURES) or (header[:4] == b"RIFF" and header[8:12] == b"WEBP")
         if not known:
             raise SyntaxError("not of a known format")
-        kind, height, width = _png_header(header) if header.startswith(_PNG_SIGNATURE) else _pillow_header(path)
-    except _DECODER_ERRORS as error:
-        raise _damaged(path, error) from error
+        kind, height, width = _png_header(header) if header.startswith(_PNG_SIGNATURE) else _pillow_header(path, header)
+        if min(height, width) < 1:
+            raise SyntaxError("no pixels")
+    except (*_DECODER_ERRORS, MemoryError) as error:
+        raise _refusal(path, error) from error
     if kind not in ("8-bit RGB", "8-bit grey"):
         raise InputError(f"{path}: holds {kind} pixels; convert it to an 8-bit RGB PNG")
     if height * width > LARGEST:
@@ -98,6 +112,19 @@ def image_sizes(files: Sequence[Path]) -> np.ndarray:
     """`image_size` of every file, read by several threads: (N, 2) int64, height and width."""
     with ThreadPoolExecutor(HEADER_THREADS) as pool:
         return np.array(list(pool.map(image_size, files)), dtype=np.int64).reshape(len(files), 2)
+
+
+def pixel_digest(shape: tuple[int, ...], pieces: Iterable) -> str:
+    """The checksum of an image's pixels: SHA-256, 64 hexadecimal digits, of its shape and its bytes.
+
+    Args:
+        shape: (H, W, 3).
+        pieces: the bytes in the order of the array, in one or more buffers.
+    """
+    digest = hashlib.sha256(str(tuple(shape)).encode())
+    for piece in pieces:
+        digest.update(piece)
+    return digest.hexdigest()
 
 
 def encode_png(image: np.ndarray) -> bytes:
@@ -114,25 +141,41 @@ def write_png(path, image: np.ndarray) -> None:
     atomic_write(path, encode_png(image))
 
 
+def _need_file(path: Path) -> None:
+    """Refuse what is there and no file: a pipe would be waited for, and a device may never end."""
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise _refusal(path, error) from error
+    if not stat.S_ISREG(mode):
+        raise InputError(f"{path}: is a folder, a pipe or a device, no file; remove it, or give it another name")
+
+
 def _png_header(header: bytes) -> tuple[str, int, int]:
     """Kind, height and width from the first 26 bytes (signature and IHDR, PNG specification section 11.2.1)."""
     width, height, depth, colour = struct.unpack(">IIBB", header[16:26])
     return f"{depth}-bit {_PNG_COLOURS[colour]}", height, width
 
 
-def _pillow_header(path: Path) -> tuple[str, int, int]:
+def _pillow_header(path: Path, header: bytes) -> tuple[str, int, int]:
     with iio.imopen(path, "r", plugin="pillow") as file:
         height, width = file.properties(index=0).shape[:2]
         meta = file.metadata(index=0, exclude_applied=False)
-    bits = meta.get("BitsPerSample", 8)  # TIFF; Pillow opens 16-bit RGB TIFF as 8-bit RGB
-    depth = max(bits) if isinstance(bits, tuple) else bits
+    depth = 8
+    if header.startswith(_TIFF_SIGNATURES):  # Pillow opens 16-bit RGB TIFF as 8-bit RGB
+        bits = meta.get("BitsPerSample", 8)
+        depth = int(max(bits) if isinstance(bits, tuple) else bits)
     mode = meta["mode"]
     if mode in ("RGB", "L"):
         return f"{depth}-bit {'RGB' if mode == 'RGB' else 'grey'}", height, width
     return _PILLOW_MODES.get(mode, f"'{mode}'"), height, width
 
 
-def _damaged(path: Path, error: Exception) -> InputError:
+def _refusal(path: Path, error: BaseException) -> InputError:
     if isinstance(error, OSError) and error.errno is not None:
         return InputError(f"{path}: could not be read ({error.strerror}); check the path and its permissions")
+    if isinstance(error.__cause__, Image.DecompressionBombError):
+        return InputError(f"{path}: has more than {LARGEST:,} pixels; cut it into tiles")
+    if isinstance(error, MemoryError):
+        return InputError(f"{path}: is damaged or too large for the memory; replace it or cut it into tiles")
     return InputError(f"{path}: is damaged or no image of a known format; replace it with an intact copy")

@@ -8,6 +8,7 @@ HR and LR files may have any known suffix, and not the same one. The checks of p
 that name the file: a run stops at the first, and `python -m datas.prepare --check` lists them all.
 """
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from datas.images import image_sizes, list_images
+from datas.names import usable_path
 from utils import InputError, did_you_mean
 
 SCALES = (2, 3, 4)
@@ -69,12 +71,17 @@ def lr_root(hr_dir) -> Path:
     """The folder that holds X2, X3, X4 for an HR folder.
 
     `X_train_HR` -> `X_train_LR_bicubic`, `HR` -> `LR_bicubic`, any other `NAME` -> `NAME_LR_bicubic` beside it.
+
+    Raises:
+        InputError: `usable_path` does not take its name.
     """
-    hr_dir = Path(hr_dir)
-    name = hr_dir.resolve().name
+    hr_dir = usable_path(hr_dir)
+    true_dir = Path(os.path.realpath(hr_dir))  # Path.resolve() fails where links run in a circle
+    name = true_dir.name
+    parent = true_dir.parent if hr_dir.name in ("", "..") else hr_dir.parent
     if name == "HR" or name.endswith("_HR"):
-        return hr_dir.with_name(f"{name.removesuffix('HR')}LR_bicubic")
-    return hr_dir.with_name(f"{name}_LR_bicubic")
+        return parent / f"{name.removesuffix('HR')}LR_bicubic"
+    return parent / f"{name}_LR_bicubic"
 
 
 def lr_folder(hr_dir, scale: int) -> Path:

@@ -5,13 +5,13 @@
     python -m datas.prepare --check data                                       # every problem that is found
 
 Making can be interrupted and repeated: LR images that are in order are left alone. LR images are those of MATLAB's
-imresize (`datas.degradation`).
+imresize (`datas.degradation`). A check looks at packed images too, where they lie in DATA_PATH/cache.
 """
 
 import argparse
 import os
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from itertools import repeat
 from pathlib import Path
 
@@ -21,9 +21,9 @@ from datas.check import check_data
 from datas.degradation import downscale
 from datas.images import SUFFIXES, image_sizes, list_images, read_rgb, write_png
 from datas.layout import SCALES, lr_folder, lr_name
-from utils import InputError, run_command
-
-JOBS = min(os.cpu_count() or 1, 61)  # processes; Windows cannot wait for more
+from datas.names import usable_path
+from datas.workers import JOBS, worker_pool
+from utils import InputError, held_folder, run_command
 
 
 def make_lr(hr_dir, scales: Sequence[int], out_dir=None, jobs: int = 1) -> int:
@@ -38,22 +38,30 @@ def make_lr(hr_dir, scales: Sequence[int], out_dir=None, jobs: int = 1) -> int:
         How many LR images were written.
 
     Raises:
-        InputError: an HR image cannot be used (all headers are looked at first), or an LR image cannot be written.
+        InputError: an HR image cannot be used (all headers are looked at first), an LR image cannot be written,
+            another process makes them, or one of the processes was killed. What was made by then is kept.
     """
     hr_files = list_images(hr_dir)
     for path, size in zip(hr_files, image_sizes(hr_files), strict=True):
         if min(size) < max(scales):
             raise InputError(f"{path}: is {size[1]}x{size[0]} pixels, too small for x{max(scales)}; remove it")
     folders = {scale: lr_target(hr_dir, scale, out_dir) for scale in scales}
-    with ProcessPoolExecutor(jobs) as pool:
+    with ExitStack() as held:
+        for folder in folders.values():
+            held.enter_context(held_folder(folder))
+        pool = held.enter_context(worker_pool(min(jobs, len(hr_files)), "; the LR images made so far are kept"))
         written = pool.map(_make_image, hr_files, repeat(folders), chunksize=1)
         return sum(tqdm(written, f"LR of {hr_dir}", len(hr_files), unit="image"))
 
 
 def lr_target(hr_dir, scale: int, out_dir=None) -> Path:
-    """The LR folder that `make_lr` fills: that of the layout, moved into `out_dir` if there is one."""
+    """The LR folder that `make_lr` fills: that of the layout, moved into `out_dir` if there is one.
+
+    Raises:
+        InputError: it has a name that is of no use.
+    """
     folder = lr_folder(hr_dir, scale)
-    return folder if out_dir is None else Path(out_dir) / folder.parent.name / folder.name
+    return usable_path(folder if out_dir is None else Path(out_dir) / folder.parent.name / folder.name)
 
 
 def _make_image(hr_file: Path, folders: dict[int, Path]) -> int:
@@ -76,16 +84,15 @@ def _make_image(hr_file: Path, folders: dict[int, Path]) -> int:
 def _lr_file(folder: Path, stem: str) -> Path:
     """The LR image of that stem whatever its suffix, or the PNG that is to be made."""
     candidates = (folder / f"{stem}{suffix}" for suffix in SUFFIXES)
-    return next((path for path in candidates if path.exists()), folder / f"{stem}.png")
+    return next((path for path in candidates if os.path.exists(path)), folder / f"{stem}.png")
 
 
 def _in_order(lr_file: Path, hr_file: Path, size: tuple[int, int]) -> bool:
-    if not lr_file.exists() or lr_file.stat().st_mtime_ns < hr_file.stat().st_mtime_ns:
-        return False
     try:
-        return read_rgb(lr_file).shape[:2] == size
-    except InputError:
-        return False  # damaged: it is made again
+        newer = lr_file.stat().st_mtime_ns >= hr_file.stat().st_mtime_ns
+        return newer and read_rgb(lr_file).shape[:2] == size
+    except (OSError, InputError):
+        return False  # missing or damaged: it is made
 
 
 def _refuse_shared_targets(hr_dirs: Sequence[str], scale: int, out_dir) -> None:

@@ -130,12 +130,17 @@ class TrainSet:
         return self._plans[epoch]
 
     def fingerprint(self) -> str:
-        """A digest of what the samples are a function of besides the config: the images' names and sizes, in order."""
-        digest = hashlib.sha256()
+        """A digest of what the samples are a function of besides the config, as "6 images HEX pixels HEX".
+
+        The first stands for the images' names and sizes, in order, the second for their HR and LR pixels as they were
+        packed.
+        """
+        shapes, pixels = hashlib.sha256(), hashlib.sha256()
         for source in self.sources:
             sizes = zip(source.hr.names, source.hr.heights, source.hr.widths, strict=True)
-            digest.update(repr([(name, int(height), int(width)) for name, height, width in sizes]).encode())
-        return f"{self.num_images} images {digest.hexdigest()[:16]}"
+            shapes.update(repr([(name, int(height), int(width)) for name, height, width in sizes]).encode())
+            pixels.update(repr([source.hr.digests, source.lr.digests]).encode())
+        return f"{self.num_images} images {shapes.hexdigest()[:16]} pixels {pixels.hexdigest()[:16]}"
 
     def shares_drawn(self, iteration_count: int) -> list[tuple[Path, int, float]]:
         """(HR folder, number of images, fraction of the crops of the first `iteration_count` batches) per source."""
@@ -162,6 +167,14 @@ class TrainSet:
         """The source of an image of the plan, and its index there."""
         number = int(np.searchsorted(self._first, image, side="right")) - 1
         return self.sources[number], image - int(self._first[number])
+
+
+def same_images(before: str, now: str) -> bool:
+    """Whether two fingerprints stand for the same images.
+
+    `before` may be of an earlier release, which knew of names and sizes only: then `now` is compared in these.
+    """
+    return before in (now, now.partition(" pixels ")[0])
 
 
 def open_train_set(config: TrainConfig) -> TrainSet:

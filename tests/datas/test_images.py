@@ -1,5 +1,7 @@
 """Reading and writing image files: what is taken as it is and what is refused."""
 
+import hashlib
+import os
 import struct
 import zlib
 
@@ -7,8 +9,9 @@ import cv2
 import imageio.v3 as iio
 import numpy as np
 import pytest
+from PIL import Image
 
-from datas.images import image_size, image_sizes, list_images, read_rgb, write_png
+from datas.images import image_size, image_sizes, list_images, pixel_digest, read_rgb, write_png
 from utils import InputError
 
 
@@ -210,3 +213,65 @@ def test_a_png_whose_second_header_says_something_else_is_refused(header, extra,
     path = tmp_path / "two.png"
     path.write_bytes(raw_png(np.zeros((4, 48), np.uint8), 8, 2, header + extra))
     assert "two.png: " in message(read_rgb, path)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "endless device", "circle of links", "dangling link"])
+def test_what_is_no_file_is_refused_at_once(kind, tmp_path):
+    path = tmp_path / "a.png"
+    if kind == "folder":
+        path.mkdir()
+    elif os.name == "nt":
+        pytest.skip("of POSIX alone")
+    elif kind == "pipe":
+        os.mkfifo(path)  # to open it is to wait for a writer
+    else:
+        path.symlink_to({"endless device": "/dev/zero", "circle of links": path}.get(kind, tmp_path / "none"))
+    expected = "could not be read (" if "link" in kind else "is a folder, a pipe or a device, no file; remove it"
+    for call, argument in ((image_size, path), (read_rgb, path), (image_sizes, [path])):
+        assert f"a.png: {expected}" in message(call, argument)
+
+
+def bmp(width: int, height: int) -> bytes:
+    """An empty 24-bit BMP file of that size."""
+    header = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 24, 0, 0, 0, 0, 0, 0)
+    return b"BM" + struct.pack("<IHHI", 54, 0, 0, 54) + header
+
+
+def test_a_header_of_a_size_that_no_decoder_takes_is_not_called_damaged(tmp_path):
+    (tmp_path / "large.bmp").write_bytes(bmp(65_535, 65_535))
+    for read in (image_size, read_rgb):
+        assert "large.bmp: has more than 178,956,970 pixels; cut it into tiles" in message(read, tmp_path / "large.bmp")
+
+
+@pytest.mark.parametrize("size", [(0, 5), (5, 0)])
+def test_an_image_without_pixels_is_damaged(size, tmp_path):
+    header = header_chunk(*size, 8, 2)
+    (tmp_path / "none.png").write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IEND", b""))
+    for read in (image_size, read_rgb):
+        assert "none.png: is damaged" in message(read, tmp_path / "none.png")
+
+
+def test_an_image_for_which_the_memory_is_too_small_is_named(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise MemoryError
+
+    write_png(tmp_path / "a.png", random_image())
+    monkeypatch.setattr("datas.images.iio.imopen", full)
+    assert "a.png: is damaged or too large for the memory" in message(read_rgb, tmp_path / "a.png")
+
+
+@pytest.mark.parametrize(("kind", "value"), [(3, b"\x10\0\0\0"), (2, b"8\nx\0"), (7, b"\xff\0\n\0")])
+def test_what_exif_says_of_the_bits_of_a_jpeg_is_not_believed(kind, value, tmp_path):
+    bits_per_sample = struct.pack("<HHI", 258, kind, 1 if kind == 3 else 4) + value
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 1) + bits_per_sample + bytes(4)
+    Image.fromarray(random_image()).save(tmp_path / "a.jpg", exif=exif)
+    assert image_size(tmp_path / "a.jpg") == (20, 30)
+    assert read_rgb(tmp_path / "a.jpg").shape == (20, 30, 3)
+
+
+def test_the_digest_is_that_of_the_shape_and_the_bytes_however_these_are_cut():
+    image = random_image()
+    expected = hashlib.sha256(b"(20, 30, 3)" + image.tobytes()).hexdigest()
+    for pieces in ([image.reshape(-1)], list(image), [image.tobytes()[:7], image.tobytes()[7:]]):
+        assert pixel_digest((20, 30, 3), pieces) == expected
+    assert pixel_digest((30, 20, 3), [image.reshape(-1)]) != expected

@@ -48,3 +48,10 @@ def test_div2k_is_its_first_800_images():
 def test_a_misspelt_training_dataset_gets_a_hint():
     with pytest.raises(InputError, match=r"training_dataset: 'DF2KK' .*did you mean 'df2k'"):
         layout.training_dataset("DF2KK")
+
+
+@pytest.mark.parametrize("inside", [".", "..", "HR/.."])
+def test_the_lr_folder_of_a_folder_named_by_dots_lies_beside_it(inside, tmp_path, monkeypatch):
+    (tmp_path / "photos" / "HR").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "photos" / ("HR" if inside == ".." else "."))
+    assert layout.lr_folder(inside, 2).resolve() == tmp_path / "photos_LR_bicubic" / "X2"

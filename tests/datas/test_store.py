@@ -1,5 +1,6 @@
 """The packed image store: what it holds, when it is rebuilt, and what survives other processes and kills."""
 
+import hashlib
 import json
 import multiprocessing
 import os
@@ -124,6 +125,75 @@ def test_it_is_rebuilt_when_the_cache_is_damaged(files, cache, damage):
     assert_holds(pack(files, cache), files)
 
 
+def test_why_images_are_packed_anew_is_said_in_one_line(files, cache, capsys):
+    pack(files[:3], cache)
+    (manifest_path,) = cache.glob("*.json")
+    assert capsys.readouterr().out == ""
+    for reason, change in [
+        ("does not hold 3.png", lambda: None),
+        ("holds 0.png as it was before it was replaced", lambda: os.utime(files[0], (1, 1))),
+        ("is damaged", lambda: manifest_path.write_text("{")),
+        ("was written by another release", lambda: manifest_path.write_text('{"format": 1}')),
+        ("is missing", lambda: manifest_path.unlink() or manifest_path.mkdir() or manifest_path.rmdir()),
+    ]:
+        change()
+        existed = manifest_path.exists()
+        assert_holds(pack(files, cache), files)
+        said = f"{manifest_path}: {reason}; the images of {files[0].parent} are packed anew\n"
+        assert capsys.readouterr().out == (said if existed else "")
+        assert_holds(pack(files, cache), files)
+        assert capsys.readouterr().out == ""
+
+
+def test_the_manifest_holds_the_checksum_of_every_image(files, cache):
+    packed = pack(files, cache)
+    (manifest_path,) = cache.glob("*.json")
+    entries = json.loads(manifest_path.read_text())["images"]
+    for entry, path in zip(entries, files, strict=True):
+        image = read_rgb(path)
+        assert entry["pixels"] == hashlib.sha256(str(image.shape).encode() + image.tobytes()).hexdigest()
+    assert packed.digests == pack(files, cache).digests == tuple(entry["pixels"] for entry in entries)
+
+
+def test_a_pack_of_the_release_before_is_built_again(files, cache, decoded):
+    """Its manifest knew of no checksums."""
+    pack(files, cache)
+    (manifest_path,) = cache.glob("*.json")
+    manifest = json.loads(manifest_path.read_text())
+    for entry in manifest["images"]:
+        del entry["pixels"]
+    manifest_path.write_text(json.dumps({**manifest, "format": 1}))
+    packed = pack(files, cache)
+    assert_holds(packed, files)
+    assert len(decoded) == 10
+    assert data_files(cache) == [packed.path]
+
+
+def test_leftovers_of_writing_this_packs_manifest_are_removed_and_nothing_else(files, cache):
+    pack(files, cache)
+    (manifest_path,) = cache.glob("*.json")
+    own = [cache / f".{manifest_path.name}.{digit * 16}.tmp" for digit in "0a"]
+    others = [cache / name for name in (f".x{manifest_path.name}.0123456789abcdef.tmp", ".x.json.00.tmp", "x.tmp")]
+    for path in [*own, *others]:
+        path.touch()
+    pack(files, cache)
+    assert all(path.exists() for path in own), "a pack in order is only read"
+    os.utime(files[0], (1, 1))
+    pack(files, cache)
+    assert not any(path.exists() for path in own)
+    assert all(path.exists() for path in others)
+
+
+@pytest.mark.parametrize("name", ["n" * 250, "漢" * 80], ids=["long", "wide"])
+def test_folders_of_the_longest_names_can_be_packed(name, files, cache):
+    folder = files[0].parent
+    try:
+        folder = folder.rename(folder.with_name(name))
+    except OSError:
+        pytest.skip("no such names here")
+    assert_holds(pack([folder / path.name for path in files], cache), [folder / path.name for path in files])
+
+
 def test_folders_of_the_same_name_have_packs_of_their_own(files, cache, tmp_path):
     other = [tmp_path / "other" / "images" / path.name for path in files]
     for path in other:
@@ -195,7 +265,7 @@ def _pack_and_die(files, cache, dying_call: str):
 
 
 @needs_fork
-@pytest.mark.parametrize("dying_call", ["_write_at", "replace", "atomic_write"])
+@pytest.mark.parametrize("dying_call", ["_write_at", "replace", "write_manifest"])
 @pytest.mark.parametrize("images_before", [0, 3])
 def test_a_build_killed_half_way_is_cleaned_up_by_the_next(files, cache, dying_call, images_before):
     if images_before:

@@ -1,6 +1,8 @@
 """Training batches against a slow reading of the files, and every way in which training data can be wrong."""
 
+import hashlib
 import pickle
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,9 +14,9 @@ from torch.utils.data import DataLoader
 
 from datas import layout
 from datas.degradation import downscale
-from datas.images import read_rgb, write_png
+from datas.images import image_size, read_rgb, write_png
 from datas.layout import lr_folder
-from datas.train_set import open_train_set
+from datas.train_set import open_train_set, same_images
 from utils import InputError
 
 SCALE, PATCH = 2, 24
@@ -164,6 +166,68 @@ def test_a_cache_path_elsewhere_is_used(data_path, tmp_path):
     open_set(data_path, cache_path=tmp_path / "elsewhere")
     assert len(list((tmp_path / "elsewhere").glob("*.bin"))) == 2
     assert not (data_path / "cache").exists()
+
+
+# Which images they are
+
+
+def change_pixels(path: Path):
+    image = read_rgb(path).copy()
+    image[-1, -1] ^= 1
+    write_png(path, image)
+
+
+def test_the_fingerprint_says_which_images_and_which_pixels(data_path):
+    assert re.fullmatch(r"6 images [0-9a-f]{16} pixels [0-9a-f]{16}", open_set(data_path).fingerprint())
+    assert open_set(data_path).fingerprint() == open_set(data_path, batch_size=2, seed=3).fingerprint()
+
+
+def test_an_image_replaced_by_another_of_its_size_changes_the_pixels_part_alone(data_path, hr_dir):
+    shape, pixels = open_set(data_path).fingerprint().split(" pixels ")
+    change_pixels(hr_dir / "0002.png")
+    shape_then, pixels_then = open_set(data_path).fingerprint().split(" pixels ")
+    assert shape_then == shape
+    assert pixels_then != pixels
+    change_pixels(lr_folder(hr_dir, SCALE) / "0002x2.png")
+    assert open_set(data_path).fingerprint().split(" pixels ")[1] not in (pixels, pixels_then)
+
+
+def test_the_same_pixels_in_other_files_have_the_same_fingerprint(data_path, hr_dir):
+    before = open_set(data_path).fingerprint()
+    for path in lr_folder(hr_dir, SCALE).iterdir():
+        image = read_rgb(path)
+        path.unlink()
+        iio.imwrite(path.with_suffix(".webp"), image, lossless=True)
+    assert open_set(data_path, cache_path=data_path / "elsewhere").fingerprint() == before
+
+
+def test_pixels_that_are_exchanged_change_the_fingerprint(data_path, hr_dir):
+    for name in ("0001.png", "0002.png"):
+        write_png(hr_dir / name, np.full((60, 60, 3), int(name[3]), np.uint8))
+        write_png(lr_folder(hr_dir, SCALE) / f"{name[:4]}x2.png", np.full((30, 30, 3), 9, np.uint8))
+    before = open_set(data_path).fingerprint()
+    for name in ("0001.png", "0002.png"):
+        write_png(hr_dir / name, np.full((60, 60, 3), 3 - int(name[3]), np.uint8))
+    assert open_set(data_path).fingerprint() != before
+
+
+def test_a_fingerprint_of_the_release_before_is_compared_by_what_it_says():
+    old, now = "6 images 0123456789abcdef", "6 images 0123456789abcdef pixels fedcba9876543210"
+    assert same_images(old, now)
+    assert same_images(now, now)
+    assert not same_images("6 images 0123456789abcdee", now)
+    assert not same_images("60 images 0123456789abcdef", now)
+    assert not same_images("6 images 0123456789abcde", now)
+    assert not same_images(f"{old} pixels fedcba9876543211", now)
+    assert not same_images(now, old)
+    assert not same_images("", now)
+
+
+def test_the_part_that_a_release_before_knew_is_what_it_was(data_path, hr_dir):
+    """Runs that it began can go on."""
+    names = [(path.name, *image_size(path)) for path in sorted(hr_dir.iterdir())]
+    old = f"6 images {hashlib.sha256(repr(names).encode()).hexdigest()[:16]}"
+    assert same_images(old, open_set(data_path).fingerprint())
 
 
 # Several sources
