@@ -1,19 +1,23 @@
 # make demo: everything once, small, on built-in photographs.   make test: lint, types and tests.
-# Both need Python >= 3.10, git and make; the rest is installed into .venv.
+# make faults, make fuzz: runs that are disturbed and files that are damaged on purpose (docs/reliability.md), minutes each.
+# Both need Python >= 3.10, git and make; the rest is installed into .venv. With LOCKED=1 that is first the very files of
+# requirements-lock.txt, checked by their hashes (Linux x86-64, Python 3.11), as in continuous integration.
 
 PYTHON ?= python3
 BIN := .venv/bin
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SAMPLE := --set data_path=./data/sample --set 'eval_sets=[Sample]'
 
-.PHONY: demo test clean
+.PHONY: demo test faults fuzz clean
 
 .venv/ready: requirements.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(if $(LOCKED),$(INSTALL) --no-deps --require-hashes -r requirements-lock.txt)
+	$(INSTALL) -r requirements.txt
 	touch $@
 
 .venv/ready-to-test: .venv/ready requirements-test.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-test.txt
+	$(INSTALL) -r requirements-test.txt
 	touch $@
 
 demo: .venv/ready
@@ -33,6 +37,12 @@ test: .venv/ready-to-test
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q
+
+faults: .venv/ready-to-test
+	$(BIN)/python -m tests.faults.run --count 500 --markdown
+
+fuzz: .venv/ready-to-test
+	$(BIN)/python -m tests.fuzz.run --count 100000
 
 clean:
 	rm -rf .venv runs results data/sample

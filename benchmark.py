@@ -14,6 +14,7 @@ shares of what this device was measured to reach in the same run: of its copy ba
 `floor_maps`, and of its matrix rate, for the multiply-adds that profile_model.py counts.
 """
 
+import interrupts  # noqa: F401, isort: skip
 import argparse
 import dataclasses
 import json
@@ -30,6 +31,7 @@ from datas.sample import make_sample
 from evaluation.report import versions, write_json
 from evaluation.timing import Timing, ceilings, measure, milliseconds_of
 from models import ModelError, create_model, inference, matmul_precision, training_network
+from models.determinism import deterministic
 from models.devices import device_name, pick_device
 from models.literal import LiteralSSIU
 from models.registry import SSUFSR
@@ -176,11 +178,13 @@ def benchmark_training(arguments, device: torch.device, rates: dict) -> list[dic
             if device.type == "cuda" and precision != "fp16":
                 eager = _step(config, device, backend)
                 steps[f"{backend} {precision} graph"] = GraphedStep(eager, required=True, say=print)
-        runs = {name: partial(step, batch, base.lr) for name, step in steps.items()}
+        runs: dict[str, Callable] = {name: partial(step, batch, base.lr) for name, step in steps.items()}
+        in_fixed_order = partial(_step(base, device, "plain"), batch, base.lr)
+        runs["plain float32 deterministic"] = deterministic(True)(in_fixed_order)
         losses, timings = measure(runs, device, arguments.repeats)
         truth = losses[reference(base)]
         errors = {name: abs(loss - truth).sum().item() for name, loss in losses.items()}
-        del steps, runs  # with the memory of their graphs, before the next are recorded
+        del steps, runs, in_fixed_order  # with the memory of their graphs, before the next are recorded
         multiply_adds = 3 * arguments.batch * profile(base, scale * LR_PATCH, scale * LR_PATCH)[1][1]
         pixels = 3 * arguments.batch * LR_PATCH**2  # forward, and backward for inputs and for weights
         found += rows({"scale": scale, "batch": arguments.batch}, base, timings, errors, pixels, multiply_adds, rates)

@@ -9,18 +9,21 @@
 Weights are those of the config key `pretrain`; where it is empty, those that come with the project for the scale.
 """
 
+import interrupts  # noqa: F401, isort: skip
 import argparse
 from pathlib import Path
 
-from config import load_config, parse_overrides, read_yaml
+from config import Config, load_config, parse_overrides
 from datas import open_benchmark_sets
 from evaluation.evaluator import evaluate_set, self_ensemble
 from evaluation.network import open_model, weights_file
 from evaluation.report import as_json, special_conditions, table, write_csv, write_json, write_model_card
 from models import ModelError, inference
 from models.devices import device_name
+from training.launch import is_first_process
 from training.processes import Process
-from utils import InputError, make_folder, run_command
+from utils import InputError, held_folder, make_folder, remove_leftovers, run_command
+from yaml_file import read_yaml
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -36,21 +39,32 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def output_folder(arguments: argparse.Namespace) -> Path:
-    """The folder of --out. Raises InputError if it, or the file of --json, cannot be written."""
-    if arguments.json:
-        if arguments.json.is_dir():
-            raise InputError(f"--json {arguments.json}: is a folder; name a file, such as {arguments.json / 'x4.json'}")
-        make_folder(arguments.json.parent)
-    return make_folder(arguments.out or Path("results") / Path(arguments.config).stem)
+def check_json(file: Path | None) -> None:
+    """Raise InputError if the file of --json cannot be written."""
+    if file is not None:
+        if file.is_dir():
+            raise InputError(f"--json {file}: is a folder; name a file, such as {file / 'x4.json'}")
+        make_folder(file.parent)
 
 
 def main() -> None:
     arguments = parse_arguments()
     config = load_config(arguments.config, arguments.set)
-    out = output_folder(arguments)
+    check_json(arguments.json)
     if not config.eval_sets:
         raise InputError(f"{arguments.config}: config key 'eval_sets' is empty: there is nothing to evaluate")
+    out = arguments.out or Path("results") / Path(arguments.config).stem
+    if not is_first_process():
+        evaluate(arguments, config, out)
+        return
+    with held_folder(out):
+        for name in config.eval_sets:
+            remove_leftovers(out / name)
+        evaluate(arguments, config, out)
+
+
+def evaluate(arguments: argparse.Namespace, config: Config, out: Path) -> None:
+    """Open everything, super-resolve and score every set, print and write what was found."""
     process = Process.join(config)
     say = print if process.is_first else lambda text: None
     named = "eval_sets" in parse_overrides(arguments.set)

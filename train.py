@@ -19,17 +19,17 @@ Go on with a run, with the same bits; check all that a run needs and stop; fine-
 Ctrl-C or SIGTERM saves first. What a run leaves in its folder is listed in docs/training.md.
 """
 
+import interrupts  # noqa: F401, isort: skip
 import argparse
-import time
+from contextlib import nullcontext
 from pathlib import Path
 
-from config import Config, differences, load_config, parse_overrides
+from config import load_config, parse_overrides
 from models import ModelError
-from models.registry import SSUFSR
-from training.checkpoints import run_checkpoints
+from training.folder import find_saved, held_run, name_folder, resumed_config
 from training.loop import train
+from training.processes import run_together
 from training.setup import dry_run
-from utils import InputError, run_command
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -48,50 +48,21 @@ def parse_arguments() -> argparse.Namespace:
     return arguments
 
 
-def resumed_config(folder: Path, file: str | None, overrides: list[str]) -> Config:
-    """The config of a run to be continued; what differs from before must have been named on the command line."""
-    if not run_checkpoints(folder):
-        reason = "ended before its first checkpoint" if (folder / "config.yml").exists() else "is not there"
-        raise InputError(f"{folder}: no run to go on with: it {reason} (iteration_*.pt); start it with --config")
-    saved_file = folder / "config.yml"
-    saved = load_config(saved_file)
-    config = load_config(file or saved_file, overrides)
-    named = parse_overrides(overrides)
-    changed = {key: pair for key, pair in differences(saved, config).items() if key not in named}
-    if changed:
-        listed = "; ".join(f"{key} was {old!r}, is {new!r}" for key, (old, new) in changed.items())
-        raise InputError(f"{file}: differs from the run in {folder}: {listed}; name what shall change with --set")
-    for key in ("pretrain", "pretrain_new_tail", "log_path", "log_name"):
-        if getattr(config, key) != getattr(saved, key):
-            raise InputError(f"--set {key}: is of the start of a run; it cannot change when {folder} goes on")
-    return config
-
-
-def new_folder(config: Config) -> Path:
-    """The folder of a run that starts. Raises InputError if there is one of another run."""
-    network = "SSIU" if config.model == SSUFSR else config.model.partition(":")[2]
-    name = config.log_name or f"{network}_x{config.scale}_{time.strftime('%Y%m%d-%H%M%S')}"
-    folder = Path(config.log_path) / name
-    if run_checkpoints(folder):
-        raise InputError(f"{folder}: holds a run already; continue it with --resume {folder}, or change log_name")
-    if (folder / "config.yml").exists():
-        raise InputError(f"{folder}: a run ended there before its first checkpoint; remove it, or change log_name")
-    return folder
-
-
 def main() -> int:
     arguments = parse_arguments()
-    if arguments.resume:
-        config = resumed_config(arguments.resume, arguments.config, arguments.set)
-    else:
-        config = load_config(arguments.config, arguments.set)
-    sets_named = "eval_sets" in parse_overrides(arguments.set)
-    folder = arguments.resume or new_folder(config)
-    if arguments.dry_run:
-        print("\n".join(dry_run(config, arguments.resume is not None, sets_named)))
-        return 0
-    return train(config, folder, resume=arguments.resume is not None, sets_named=sets_named)
+    resume, sets_named = arguments.resume is not None, "eval_sets" in parse_overrides(arguments.set)
+    config = None if resume else load_config(arguments.config, arguments.set)
+    folder = name_folder(config) if config else arguments.resume
+    opened = nullcontext(find_saved(folder) if resume else None) if arguments.dry_run else held_run(folder, resume)
+    with opened as saved:
+        if saved is not None:
+            config = resumed_config(saved, arguments.config, arguments.set)
+        assert config is not None  # from the command line, or from what was saved
+        if arguments.dry_run:
+            print("\n".join(dry_run(config, resume, sets_named)))
+            return 0
+        return train(config, folder, saved, sets_named)
 
 
 if __name__ == "__main__":
-    run_command(main, ModelError)
+    run_together(main, ModelError)

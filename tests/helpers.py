@@ -17,6 +17,7 @@ from models import create_model
 from models.weights import read_checkpoint
 from training import loop
 from training.checkpoints import run_checkpoints
+from training.folder import held_run
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
@@ -60,6 +61,12 @@ def run_script(name, *arguments):
         for number, handler in handlers.items():
             signal.signal(number, handler)
     return subprocess.CompletedProcess(sys.argv, code, out.getvalue(), err.getvalue())
+
+
+def train(config, folder, resume=False, sets_named=True):
+    """Train in `folder` as train.py would; the exit code."""
+    with held_run(Path(folder), resume) as saved:
+        return loop.train(config, Path(folder), saved, sets_named)
 
 
 def final_state(folder):

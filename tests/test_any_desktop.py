@@ -121,7 +121,7 @@ def import_every_module() -> None:
 
 
 def train_stop_resume_and_test(config_file: str, folder: Path) -> None:
-    from helpers import assert_same_bits, final_state, run_script
+    from helpers import assert_same_bits, final_state, run_script, train
 
     from config import load_config
     from training import loop
@@ -144,7 +144,7 @@ def train_stop_resume_and_test(config_file: str, folder: Path) -> None:
     lines = (folder / "test" / "per_image.csv").read_text(encoding="utf-8").splitlines()
     assert [line["image"] for line in csv.DictReader(lines)] == ["0000", "0001"]
 
-    assert loop.train(load_config(config_file, ["threads=1"]), folder / "spawned", resume=False) == 0
+    assert train(load_config(config_file, ["threads=1"]), folder / "spawned") == 0
     assert_same_bits(final_state(folder / "cut"), final_state(folder / "spawned"))
     hidden = list(folder.rglob(".*"))
     assert not hidden, f"locks or temporary files are left: {hidden}"

@@ -6,15 +6,17 @@ from pathlib import Path
 import pytest
 from helpers import ROOT
 
-BELOW = ("utils", "models", "datas", "config", "evaluation", "training", "tools")
+BELOW = ("interrupts", "utils", "yaml_file", "models", "datas", "config", "evaluation", "training", "tools")
 ALLOWED = {
+    "interrupts": (),
     "utils": (),
+    "yaml_file": ("utils",),
     "models": (),
     "datas": ("utils",),
-    "config": ("utils", "models", "datas"),
-    "evaluation": ("utils", "models", "datas", "config"),
-    "training": ("utils", "models", "datas", "config", "evaluation"),
-    "tools": ("utils", "models", "datas", "config", "evaluation", "training"),
+    "config": ("utils", "yaml_file", "models", "datas"),
+    "evaluation": ("utils", "yaml_file", "models", "datas", "config"),
+    "training": ("utils", "yaml_file", "models", "datas", "config", "evaluation"),
+    "tools": ("interrupts", "utils", "yaml_file", "models", "datas", "config", "evaluation", "training"),
 }  # a script in the root may import all of them; no one imports a script
 SCRIPTS = ("train", "test", "doctor", "benchmark", "hubconf")
 LONGEST = 400  # lines; a file that cannot be read in one sitting is wrong

@@ -1,1 +1,1 @@
-"""Tools, one a file: `python -m tools.NAME` in the project's folder, `python DIR/tools/NAME.py` in any other."""
+import interrupts  # noqa: F401

@@ -1,15 +1,20 @@
-"""The checkpoints of a run: written whole, with a checksum, thinned, and the newest undamaged one read back."""
+"""The checkpoints of a run: written whole, with a checksum, thinned, and the newest good one read back."""
 
 import io
+import os
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
-from models.weights import checksum_of, is_intact, read_checkpoint
+from models import ModelError
+from models.weights import checksum_of, read_checkpoint
+from training.checkpoint_form import checked_form
 from utils import InputError, atomic_write
 
+BEST = "best.pt"
 RUN_PATTERN = re.compile(r"iteration_(\d+)\.pt")
 
 
@@ -37,7 +42,8 @@ def save_run(folder, content: dict, keep_last: int) -> Path:
     path = Path(folder) / f"iteration_{content['iteration']:07d}.pt"
     save_checkpoint(path, content)
     for old in run_checkpoints(folder)[keep_last:]:
-        old.unlink(missing_ok=True)
+        with suppress(OSError):  # what cannot be removed is no reason to end a run
+            old.unlink()
     return path
 
 
@@ -48,14 +54,29 @@ class SavedRun(NamedTuple):
     content: dict
 
 
-def load_run(folder, say=print) -> SavedRun:
-    """The newest undamaged checkpoint of a run; damaged ones are reported through `say` and passed over.
+def load_run(folder, say=print) -> tuple[SavedRun, list[Path]]:
+    """The newest checkpoint of a run that is good, and those newer than it, which are not; `say` takes a line on each.
+
+    `best.pt` holds all that the others do, and is taken where none of them is good.
 
     Raises:
-        InputError: the folder holds no undamaged checkpoint.
+        InputError: the folder holds no good checkpoint.
     """
-    for path in run_checkpoints(folder):
-        if is_intact(path):
-            return SavedRun(path, read_checkpoint(path))
-        say(f"{path}: damaged (its checksum does not match); trying the one before it")
-    raise InputError(f"{folder}: no undamaged checkpoint to resume from (expected iteration_*.pt)")
+    folder = Path(folder)
+    bad: list[Path] = []
+    for path in [*run_checkpoints(folder), folder / BEST]:
+        if not os.path.lexists(path):
+            continue
+        try:
+            return SavedRun(path, checked_form(read_checkpoint(path), path)), bad
+        except (InputError, ModelError) as error:
+            say(f"warning: {error}; the checkpoint before it is tried")
+            bad.append(path)
+    raise InputError(f"{folder}: no good checkpoint to go on from (expected iteration_*.pt); start another run")
+
+
+def set_aside(paths: list[Path]) -> None:
+    """Rename bad checkpoints, so that they do not count when the newest are kept."""
+    for path in paths:
+        with suppress(OSError):  # it can be neither read nor renamed; a save of that name will say so
+            path.rename(path.with_name(f"{path.name}.bad"))

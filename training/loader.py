@@ -1,8 +1,6 @@
 """Loader processes that may die: batches go on from where they stopped, as batch t is a function of t alone."""
 
-import ctypes
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator
 
@@ -10,11 +8,11 @@ import torch
 from torch.utils.data import DataLoader
 
 from datas import TrainSet
+from datas.workers import start_worker
 from utils import InputError
 
 PREFETCH = 4  # batches that each process has ready
 RESTARTS = 3  # deaths without a batch between them before the loader is given up
-PR_SET_PDEATHSIG, SIGKILL = 1, 9  # Linux: prctl(2), signal(7)
 
 
 def loaded_batches(
@@ -37,10 +35,10 @@ def loaded_batches(
         except Exception as error:
             if (failure := _failure_of_process(error, iteration)) is not None:
                 raise failure from error
-            if processes == 0 or not str(error).startswith("DataLoader worker"):
+            if processes == 0 or not _is_death(error):
                 raise
             deaths += 1
-            reason = f"a loader process died before iteration {iteration + 1} ({str(error).splitlines()[0][:120]})"
+            reason = f"a loader process died before iteration {iteration + 1} ({_first_line(error)})"
             if deaths > RESTARTS:
                 raise InputError(
                     f"{reason}, {deaths} times in a row; is there enough memory? set threads to a smaller number"
@@ -55,7 +53,7 @@ def _iterate(data: TrainSet, iterations: range, processes: int, pinned: bool) ->
             batch_size=None,
             sampler=iterations,
             num_workers=processes,
-            worker_init_fn=_start_worker,
+            worker_init_fn=start_worker,
             pin_memory=pinned,
             prefetch_factor=PREFETCH if processes else None,
             generator=torch.Generator(),  # a resumed run makes a new loader, and the common generator is the network's
@@ -68,6 +66,16 @@ def _iterate(data: TrainSet, iterations: range, processes: int, pinned: bool) ->
     return iterator
 
 
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)[:120]
+
+
+def _is_death(error: Exception) -> bool:
+    """Whether the error is that of a process that ended: PyTorch's own, or that of a socket which ended with it."""
+    lost = isinstance(error, (ConnectionError, EOFError, FileNotFoundError))
+    return lost or str(error).startswith("DataLoader worker")
+
+
 def _failure_of_process(error: Exception, iteration: int) -> InputError | None:
     """What a loader process raised, in one line: PyTorch hands it on with the trace in its message. None for others."""
     text = str(error).strip()
@@ -77,10 +85,3 @@ def _failure_of_process(error: Exception, iteration: int) -> InputError | None:
     kind, _, reason = last.partition(": ")
     known = kind.rpartition(".")[2] == InputError.__name__
     return InputError(reason if known else f"batch of iteration {iteration + 1}: it cannot be loaded ({last[:300]})")
-
-
-def _start_worker(_number: int) -> None:
-    """Ctrl-C reaches the whole group: a process goes on until its parent has saved. It dies when its parent does."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, SIGKILL)

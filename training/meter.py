@@ -23,12 +23,20 @@ class Meter:
         self._run = run
         self._unread: list[Tensor] = []
         self.reset()
+        before = run.position.unlogged
+        if before and len(before["sums"]) == len(self._sums):  # the run was stopped between two lines of its log
+            self._sums += torch.tensor(before["sums"], dtype=torch.float64)
+            self._steps, self._seconds = before["steps"], before["seconds"]
         self.start()
 
     def reset(self) -> None:
         """Begin a new mean, after a log line."""
         self._sums = torch.zeros(len(self._run.step.terms), dtype=torch.float64)
         self._steps, self._seconds = 0, 0.0
+
+    def state(self) -> dict:
+        """What the mean under way is made of, for a checkpoint."""
+        return {"sums": self._sums.tolist(), "steps": self._steps, "seconds": self._seconds}
 
     def start(self) -> None:
         """Start the clock."""

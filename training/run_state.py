@@ -5,15 +5,15 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 import torch
-import yaml
 
-from config import Config
-from datas import BenchmarkSet, TrainSet
-from training.checkpoints import SavedRun, save_checkpoint, save_run
+from config import Config, config_from_text
+from datas import BenchmarkSet, TrainSet, same_images
+from training.checkpoints import BEST, SavedRun, save_checkpoint, save_run
+from training.folder import CONFIG_FILE
 from training.logs import RunLog
 from training.processes import Process
 from training.step import TrainStep
-from utils import InputError
+from utils import InputError, atomic_write
 
 
 @dataclass
@@ -24,6 +24,7 @@ class Position:
     minutes: float = 0.0  # time spent in training steps, over all pieces of the run
     best: dict = field(default_factory=lambda: {"psnr": -math.inf, "iteration": 0, "set": ""})
     validated: int = 0  # iteration of the last validation
+    unlogged: dict = field(default_factory=dict)  # what the meter has gathered since the last line of the log
 
 
 @dataclass
@@ -58,10 +59,18 @@ class Run:
             InputError: a weight is not finite, or there is no space.
         """
         if self.process.is_first:
-            content = {**snapshot(self.step, self.position, self.config, self.data), "backend": self.backend}
+            content = snapshot(self.step, self.position, self.config, self.data)
+            content |= {"backend": self.backend} | ({"eval_backend": self.eval_backend} if self.sets else {})
             if is_best:
-                save_checkpoint(self.folder / "best.pt", content)
+                save_checkpoint(self.folder / BEST, content)
             save_run(self.folder, content, self.config.keep_last)
+            self.write_config()
+
+    def write_config(self) -> None:
+        """Write config.yml, unless it says so already. After a checkpoint: one that fails to come changes nothing."""
+        path, text = self.folder / CONFIG_FILE, self.config.to_yaml().encode()
+        if self.process.is_first and not (path.is_file() and path.read_bytes() == text):
+            atomic_write(path, text)
 
 
 def snapshot(step: TrainStep, position: Position, config: Config, data: TrainSet) -> dict:
@@ -96,21 +105,33 @@ def restore(step: TrainStep, saved: SavedRun, config: Config, data: TrainSet) ->
     path, content = saved
     now = data.fingerprint()
     before = content.get("data", now)
-    chosen = yaml.safe_load(content["config"])
-    same_choice = [chosen["training_dataset"], chosen["data"]] == [config.training_dataset, list(config.data)]
-    if before != now and same_choice:
+    chosen = config_from_text(content["config"], path)
+    same_choice = (chosen.training_dataset, chosen.data) == (config.training_dataset, config.data)
+    if same_choice and not same_images(before, now):
+        what = "pixels" if before.partition(" pixels ")[0] == now.partition(" pixels ")[0] else "names or sizes"
         raise InputError(
             f"{path}: the training images are not those of the run ({now.split()[0]} images, it had "
-            f"{before.split()[0]}; names or sizes differ); put them back, or name others with --set data=... to go on"
+            f"{before.split()[0]}; {what} differ); put them back, or name others with --set data=... to go on"
         )
     try:
         step.load_state_dict(content)
+        _check_moments(step)
         torch.set_rng_state(content["random_states"]["torch"])
         states = content["random_states"]["cuda"]
         if step.device.type == "cuda" and states:  # files of before hold one for every device that was there
             torch.cuda.set_rng_state(states[min(step.device.index, len(states) - 1)], step.device)
         names = [entry.name for entry in fields(Position)]
         return Position(**{name: content[name] for name in names if name in content})
-    except (KeyError, RuntimeError, ValueError) as error:
+    except (KeyError, IndexError, RuntimeError, ValueError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise InputError(f"{path}: cannot be resumed with this config ({reason})") from error
+
+
+def _check_moments(step: TrainStep) -> None:
+    """Raise ValueError if a moment has not the shape of its parameter; optimisers of PyTorch take it as it is."""
+    parameters = [parameter for group in step.optimizer.param_groups for parameter in group["params"]]
+    for number, parameter in enumerate(parameters):
+        for name, moment in step.optimizer.state.get(parameter, {}).items():
+            if name != "step" and moment.shape != parameter.shape:
+                shapes = f"{tuple(moment.shape)} for {tuple(parameter.shape)}"
+                raise ValueError(f"the moments of parameter {number} have another shape: {name} {shapes}")

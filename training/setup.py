@@ -1,6 +1,5 @@
 """Opening a run: everything that its config names is opened here, and so checked, before the first step."""
 
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -16,7 +15,7 @@ from models import BACKENDS, ModelError, choose_backend, create_model, trained_t
 from models.devices import device_name
 from models.weights import load_weights
 from training.batches import Batches, open_batches
-from training.checkpoints import SavedRun, load_run
+from training.checkpoints import SavedRun
 from training.graphed import check_graph
 from training.logs import EarlyLog, RunLog
 from training.losses import loss_terms
@@ -80,19 +79,20 @@ def dry_run(config: Config, resume: bool, sets_named: bool) -> list[str]:
     ]
 
 
-def set_up(process: Process, config: Config, folder: Path, resume: bool, sets_named: bool) -> tuple[Run, Batches]:
+def set_up(
+    process: Process, config: Config, folder: Path, saved: SavedRun | None, sets_named: bool
+) -> tuple[Run, Batches]:
     """The run, at its start or where it was left, and its batches by iteration. Nothing is written yet but the log."""
     check_processes(config, process)
-    saved = load_run(folder, say=lambda line: print(line, file=sys.stderr)) if resume else None
     early = EarlyLog()
-    sets, model, data, notes = open_parts(config, resume, sets_named)
+    sets, model, data, notes = open_parts(config, saved is not None, sets_named)
     for note in notes:
         early.say(note)
     model = model.to(process.device)
     draw, batches = open_batches(data, process, config, early.say)
     backend = training_backend(process, config, model, saved, early.say)
     network = trained_through(backend, model, config.precision)
-    eval_backend = validation_backend(process, config, model, sets, early.say)
+    eval_backend = validation_backend(process, config, model, sets, saved, early.say)
     step = TrainStep(config, model, wrap(network, config, process), process.device, draw)
     position = restore(step, saved, config, data) if saved else Position()
     log = RunLog(folder if process.is_first else None, position.iteration, position.validated)
@@ -119,36 +119,40 @@ def batch_shape(config: Config, process: Process) -> Shape:
 
 
 def training_backend(process: Process, config: Config, model: nn.Module, saved: SavedRun | None, say: Say) -> str:
-    """The backend of the training steps, the same in every process: the first one's choice.
-
-    A run that goes on keeps the one it began with, as another gives other bits; where it cannot run here, `say` takes
-    a line.
-    """
+    """The backend of the training steps, the same in every process: the first one's choice."""
     wanted = "plain" if config.compile else config.backend
-    shape = batch_shape(config, process)
-    kept = saved.content.get("backend") if saved else None
-    if wanted == "auto" and kept is not None:
-        try:
-            return choose_first(process, model, kept, config.precision, True, shape, say)
-        except ModelError as error:
-            say(f"warning: the run began with the backend {kept!r}; another gives other bits ({error})")
-    return choose_first(process, model, wanted, config.precision, True, shape, say)
+    choose = partial(choose_first, process, model, precision=config.precision, shape=batch_shape(config, process))
+    return kept_backend(choose, wanted, saved.content.get("backend") if saved else None, say)
 
 
-def validation_backend(process: Process, config: Config, model: nn.Module, sets: list[BenchmarkSet], say: Say) -> str:
+def validation_backend(
+    process: Process, config: Config, model: nn.Module, sets: list[BenchmarkSet], saved: SavedRun | None, say: Say
+) -> str:
     """The backend of validation, whose images have many sizes; one that cannot run is refused before training."""
     if not sets:
         return "plain"
-    return choose_first(process, model, config.backend, config.eval_precision, False, None, say)
+    choose = partial(choose_first, process, model, precision=config.eval_precision, shape=None)
+    return kept_backend(choose, config.backend, saved.content.get("eval_backend") if saved else None, say)
 
 
-def choose_first(
-    process: Process, model: nn.Module, wanted: str, precision: str, training: bool, shape: Shape | None, say: Say
-) -> str:
-    """The first process's choice, in every process."""
+def kept_backend(choose: Callable[..., str], wanted: str, kept: str | None, say: Say) -> str:
+    """`wanted`, or that which the run began with where 'auto' is wanted, as another gives other bits.
+
+    Where it cannot run here, `say` takes a line.
+    """
+    if wanted == "auto" and kept is not None:
+        try:
+            return choose(wanted=kept, say=say)
+        except ModelError as error:
+            say(f"warning: the run began with the backend {kept!r}; another gives other bits ({error})")
+    return choose(wanted=wanted, say=say)
+
+
+def choose_first(process: Process, model: nn.Module, wanted: str, precision: str, shape: Shape | None, say: Say) -> str:
+    """The first process's choice, in every process; that of training where the `shape` of a batch is given."""
     chosen = "plain"
     if process.is_first:
-        chosen = choose_backend(model, process.device, wanted, precision, training, shape, say)
+        chosen = choose_backend(model, process.device, wanted, precision, shape is not None, shape, say)
     return BACKENDS[round(process.first_says(BACKENDS.index(chosen)))]
 
 

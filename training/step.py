@@ -134,6 +134,8 @@ class TrainStep:
         self.model.load_state_dict(state["model_state_dict"])
         own_groups = self.optimizer.state_dict()["param_groups"]  # constants and the device's kind of AdamW
         self.optimizer.load_state_dict({"state": state["optimizer_state_dict"]["state"], "param_groups": own_groups})
+        saved_groups = state["optimizer_state_dict"].get("param_groups") or own_groups
+        self.set_learning_rate(float(saved_groups[0]["lr"]))  # saved again as it is, if no step follows
         if state["scaler_state_dict"]:  # empty unless the run was in fp16
             self.scaler.load_state_dict(state["scaler_state_dict"])
         if self.ema is not None:

@@ -6,13 +6,12 @@ import signal
 
 import imageio.v3 as imageio
 import pytest
-from helpers import run_script
+from helpers import run_script, train
 
 from config import load_config
 from evaluation.metrics import Scores
 from tools.record import plot, read_bicubic, read_run, table
 from training import loop
-from training.loop import train
 from utils import InputError
 
 

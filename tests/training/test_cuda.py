@@ -5,12 +5,11 @@ import json
 
 import pytest
 import torch
-from helpers import assert_same_bits, final_state, stop_at
+from helpers import assert_same_bits, final_state, stop_at, train
 
 from config import load_config
 from models import create_model, inference, training_network
 from training.graphed import GraphedStep
-from training.loop import train
 from training.step import TrainStep
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -53,6 +52,14 @@ def test_resume_with_graph_and_resident_data_gives_the_same_bits(tiny_config, tm
         assert train(config, tmp_path / "cut", resume=False) == 143
     assert train(config, tmp_path / "cut", resume=True) == 0
     assert_same_bits(final_state(tmp_path / "whole"), final_state(tmp_path / "cut"))
+
+
+@pytest.mark.parametrize("backend", ["plain", "triton"])
+def test_two_deterministic_runs_end_in_the_same_bits(backend, tiny_config, tmp_path):
+    config = load_config(tiny_config(**WIDE, backend=backend, deterministic=True))
+    for name in ("first", "second"):
+        assert train(config, tmp_path / name) == 0
+    assert_same_bits(final_state(tmp_path / "first"), final_state(tmp_path / "second"))
 
 
 def test_the_kernels_follow_the_plain_paths_loss_curve(tiny_config, tmp_path):

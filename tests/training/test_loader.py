@@ -9,13 +9,12 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers import ROOT, assert_same_bits, final_state
+from helpers import ROOT, assert_same_bits, final_state, train
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from config import load_config
 from datas import TrainSet
 from training import loop
-from training.loop import train
 from utils import InputError
 
 

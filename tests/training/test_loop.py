@@ -10,16 +10,15 @@ from datetime import datetime
 
 import pytest
 import torch
-from helpers import ROOT, assert_same_bits, final_state, run_script, stop_at
+from helpers import ROOT, assert_same_bits, final_state, run_script, stop_at, train
 
 from config import load_config
 from datas import BenchmarkSet, TrainSet, open_train_set, upscale
 from evaluation.metrics import standard_scores
 from models import ModelError, create_model
 from models.weights import load_weights, read_checkpoint, read_weights
-from training import setup, validation
+from training import loop, setup, validation
 from training.checkpoints import run_checkpoints, save_checkpoint
-from training.loop import train
 from training.run_state import Position, snapshot
 from training.step import TrainStep
 from utils import InputError, held_folder
@@ -92,6 +91,20 @@ def test_old_checkpoints_are_thinned_and_the_best_is_kept(tiny_config, tmp_path)
             scores[line["iteration"]] = line["psnr"]
     assert len(scores) == 4
     assert read_checkpoint(tmp_path / "run" / "best.pt")["iteration"] == max(scores, key=scores.get)
+
+
+def test_a_deterministic_run_takes_its_steps_by_deterministic_algorithms(tiny_config, tmp_path, monkeypatch):
+    original, seen = loop.learning_rate, []
+
+    def looking(*arguments):
+        seen.append(torch.are_deterministic_algorithms_enabled())
+        return original(*arguments)
+
+    monkeypatch.setattr(loop, "learning_rate", looking)
+    train(load_config(tiny_config(epochs=1, deterministic=True)), tmp_path / "fixed")
+    train(load_config(tiny_config(epochs=1)), tmp_path / "free")
+    assert seen == 6 * [True] + 6 * [False]
+    assert_same_bits(final_state(tmp_path / "fixed"), final_state(tmp_path / "free"))  # on a CPU
 
 
 def one_step(config, seed=0):

@@ -6,10 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import GOLDEN, ROOT, load_golden, run_script
+from helpers import GOLDEN, ROOT, load_golden, run_script, train
 
 from config import load_config
-from training.loop import train
 from training.losses import charbonnier, evaluate_terms, fft, find_loss, l1, loss_terms
 from training.step import make_optimizer
 from utils import InputError

@@ -4,14 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import assert_same_bits, final_state, run_script, stop_at
+from helpers import assert_same_bits, final_state, run_script, stop_at, train
 from torch import nn
 
 from config import load_config
 from models import ModelError, create_model
 from models.weights import read_checkpoint
 from training.checkpoints import run_checkpoints
-from training.loop import train
 
 NETWORKS = """
 import torch

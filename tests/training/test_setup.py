@@ -4,13 +4,12 @@ import dataclasses
 
 import pytest
 import torch
-from helpers import assert_same_bits, final_state, stop_at
+from helpers import assert_same_bits, final_state, stop_at, train
 
 from config import load_config
 from datas import ResidentTrainSet
 from models import ModelError
 from training import setup
-from training.loop import train
 from training.run_state import Position, Run
 from training.validation import note_best
 from utils import InputError
