@@ -43,6 +43,7 @@ faults: .venv/ready-to-test
 
 fuzz: .venv/ready-to-test
 	$(BIN)/python -m tests.fuzz.run --count 100000
+	FUZZ_EXAMPLES=3000 $(BIN)/python -m pytest -q tests/fuzz/test_structures.py
 
 clean:
 	rm -rf .venv runs results data/sample

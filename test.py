@@ -21,8 +21,8 @@ from evaluation.report import as_json, special_conditions, table, write_csv, wri
 from models import ModelError, inference
 from models.devices import device_name
 from training.launch import is_first_process
-from training.processes import Process
-from utils import InputError, held_folder, make_folder, remove_leftovers, run_command
+from training.processes import Process, run_together
+from utils import InputError, held_folder, make_folder, remove_leftovers
 from yaml_file import read_yaml
 
 
@@ -107,4 +107,4 @@ def evaluate(arguments: argparse.Namespace, config: Config, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    run_command(main, ModelError)
+    run_together(main, ModelError)

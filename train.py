@@ -16,6 +16,8 @@ Go on with a run, with the same bits; check all that a run needs and stop; fine-
     python train.py --config ./configs/SSUFSR_light_x4.yml --set pretrain=pretrain_model/model_x2_290.pt \\
         --set pretrain_new_tail=True
 
+With torchrun --max-restarts=3 a run whose process was killed goes on by itself, from its last checkpoint.
+
 Ctrl-C or SIGTERM saves first. What a run leaves in its folder is listed in docs/training.md.
 """
 

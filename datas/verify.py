@@ -1,7 +1,7 @@
 """Packed pixels compared with the checksums that they were packed with.
 
 A bit that flips in a data file changes what a run trains on, and nothing else would notice: crops are cut out of a file
-mapped into memory. So all of it is read once in a run, by a thread beside the training.
+mapped into memory. So all of it is read by a thread beside the training, and once more before a run's last save.
 """
 
 import math
@@ -49,10 +49,11 @@ def changed(pack: Pack, name: str) -> str:
 
 
 class Verification:
-    """A thread that reads the packs of a train set once, and stops at the first image that differs.
+    """Reads the packs of a train set once in a thread, and once more at the end of a run, for what changed meanwhile.
 
         with Verification(data, iteration, say) as verification:
             for each step: ...; verification.check()
+            verification.finish()
 
     Args:
         iteration: at which this piece of the run began; earlier pieces had verifications of their own.
@@ -71,8 +72,9 @@ class Verification:
         self._stop = threading.Event()
         with ExitStack() as files:
             # Opened here: when another process builds a pack again, the file that this run reads has no name any more.
-            opened = [(pack, files.enter_context(_open(pack))) for pack in packs]
-            self._thread = threading.Thread(target=self._run, args=(opened, files.pop_all()), daemon=True)
+            self._opened = [(pack, files.enter_context(_open(pack))) for pack in packs]
+            self._files = files.pop_all()
+        self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def __enter__(self) -> "Verification":
@@ -93,26 +95,37 @@ class Verification:
             self._say(self._news)
             self._news = None
 
+    def finish(self) -> None:
+        """Read all to the end, and all once more. Raises InputError as `check` does."""
+        self._thread.join()
+        self.check()
+        self._problem = self._difference()
+        self.check()
+
     def close(self) -> None:
         """Stop reading."""
         self._stop.set()
         self._thread.join(timeout=5)  # it stops within a block, unless the disk hangs
+        if not self._thread.is_alive():
+            self._files.close()
 
-    def _run(self, opened: list[tuple[Pack, BinaryIO]], files: ExitStack) -> None:
-        with files:
-            for pack, file in opened:
-                try:
-                    images = compared(pack, file, lambda: not self._stop.is_set())
-                    name = next((name for name, is_same in images if not is_same), None)
-                except OSError as error:
-                    self._problem = InputError(f"{pack.path}: cannot be read ({error.strerror}); {self._advice()}")
-                    return
-                if name is not None:
-                    self._problem = InputError(f"{changed(pack, name)}; {self._advice()}")
-                    return
-        if not self._stop.is_set():
-            count = sum(len(pack) for pack, _ in opened)
+    def _run(self) -> None:
+        self._problem = self._difference()
+        if self._problem is None and not self._stop.is_set():
+            count = sum(len(pack) for pack, _ in self._opened)
             self._news = f"the pixels of all {count} packed images have the checksums that they were packed with"
+
+    def _difference(self) -> InputError | None:
+        """What is wrong with the first image that differs."""
+        for pack, file in self._opened:
+            try:
+                images = compared(pack, file, lambda: not self._stop.is_set())
+                name = next((name for name, is_same in images if not is_same), None)
+            except OSError as error:
+                return InputError(f"{pack.path}: cannot be read ({error.strerror}); {self._advice()}")
+            if name is not None:
+                return InputError(f"{changed(pack, name)}; {self._advice()}")
+        return None
 
     def _advice(self) -> str:
         if self._iteration == 0:

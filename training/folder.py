@@ -12,7 +12,7 @@ from models.weights import read_checkpoint
 from training.checkpoint_form import checked_form
 from training.checkpoints import SavedRun, load_run, run_checkpoints, set_aside
 from training.launch import is_first_process, launch
-from utils import InputError, held_folder
+from utils import InputError, atomic_write, held_folder
 
 CONFIG_FILE = "config.yml"  # a copy for people: a checkpoint holds the config that it was written under
 FIXED = ("pretrain", "pretrain_new_tail", "log_path", "log_name")  # of the start of a run
@@ -69,7 +69,8 @@ def _saved_as(path: Path) -> SavedRun:
 
 
 def find_saved(folder: Path, tidy: bool = False) -> SavedRun:
-    """The checkpoint that a run goes on from; with `tidy`, bad ones are reported and set aside."""
+    """The checkpoint that a run goes on from; with `tidy`, bad ones are reported and set aside, and so is a
+    config.yml that says something else."""
     if not run_checkpoints(folder) and (folder / CONFIG_FILE).exists():
         raise InputError(
             f"{folder}: no run to go on with: it ended before its first checkpoint; start it with --config"
@@ -77,6 +78,7 @@ def find_saved(folder: Path, tidy: bool = False) -> SavedRun:
     saved, bad = load_run(folder, say=_warn if tidy else lambda line: None)
     if tidy:
         set_aside(bad)
+        _put_copy_right(saved)
     return saved
 
 
@@ -109,24 +111,21 @@ def resumed_config(saved: SavedRun, file: str | None, overrides: list[str]) -> C
     for key in FIXED:
         if getattr(after, key) != getattr(before, key):
             raise InputError(f"--set {key}: is of the start of a run; it cannot change when one goes on")
-    _compare_with_copy(before, saved)
     return after
 
 
-def _compare_with_copy(config: Config, saved: SavedRun) -> None:
-    """Warn where config.yml is not what the checkpoint says: it was edited, or a crash came between the two."""
-    copy = saved.path.with_name(CONFIG_FILE)
-    if not is_first_process():
-        return
+def _put_copy_right(saved: SavedRun) -> None:
+    """Write config.yml anew where it says other than the checkpoint: it was edited, or a crash came between the two."""
+    text, copy = saved.content["config"], saved.path.with_name(CONFIG_FILE)
+    config = config_from_text(text, saved.path)
     try:
         changed = differences(load_config(copy), config)
+        problem = f"{copy}: {_listed(changed, 'says', saved.path.name)}" if changed else ""
     except InputError as error:
-        _warn(f"warning: {error}; the config of {saved.path.name} is taken")
-        return
-    if changed:
-        _warn(
-            f"warning: {copy}: {_listed(changed, 'says', saved.path.name)}; the latter is taken; change keys with --set"
-        )
+        problem = str(error)
+    if problem:
+        _warn(f"warning: {problem}; the config of {saved.path.name} is taken; change keys with --set")
+        atomic_write(copy, text.encode())
 
 
 def _listed(changed: dict[str, tuple], first: str = "was", second: str = "is") -> str:

@@ -51,11 +51,11 @@ class Launch:
         self._store: dist.Store | None = None
         self.this_try = ""
 
-    def connect(self) -> dist.Store:
+    def connect(self, patience: timedelta = PATIENCE) -> dist.Store:
         """A new connection to the store. Of another launcher than torchrun, the first process keeps it."""
         is_keeper = not self._is_torchruns and self.rank == 0 and self._store is None
         address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-        return dist.TCPStore(address, port, is_master=is_keeper, wait_for_workers=False, timeout=PATIENCE)
+        return dist.TCPStore(address, port, is_master=is_keeper, wait_for_workers=False, timeout=patience)
 
     @property
     def store(self) -> dist.Store | None:

@@ -56,7 +56,7 @@ def go_on(run: Run, batches: Batches) -> int:
     """Train from where the run stands to its end, or to a signal; returns the exit code."""
     config, process, position, log = run.config, run.process, run.position, run.log
     log_start(run)
-    update = fastest_step(run.step, process, log.say)
+    update = process.watched(fastest_step(run.step, process, log.say))
     log_every = min(config.log_every, run.per_epoch)
     stop, meter = StopRequest(), Meter(run)
     last = stopped = False
@@ -75,10 +75,9 @@ def go_on(run: Run, batches: Batches) -> int:
             if not (log_due or at_epochs_end or interrupted or meter.is_full):
                 continue
             seconds = meter.look()
-            if packs is not None:
-                packs.check()
             position.minutes = process.first_says(position.minutes + seconds / 60)
             last = position.iteration == run.total or out_of_time(config, position.minutes)
+            look_at(packs, last)
             stopped = process.agree(stop.signal is not None) and not last
             figures = {**meter.means(), "lr": rate, "images_per_second": meter.images_per_second()}
             bar.show(run, figures)
@@ -107,6 +106,14 @@ def verification(run: Run) -> AbstractContextManager[Verification | None]:
     if run.process.is_first_of_machine:
         return Verification(run.data, run.position.iteration, run.log.say)
     return nullcontext()
+
+
+def look_at(packs: Verification | None, last: bool) -> None:
+    """Raise InputError if packed images were found to differ; before the `last` save all are compared once more."""
+    if packs is not None and last:
+        packs.finish()
+    elif packs is not None:
+        packs.check()
 
 
 def is_validation_due(run: Run) -> bool:

@@ -81,14 +81,15 @@ class Process:
             )
         if world == 1:
             return cls(rank, world, device)
-        watch = Watch(config.hang_minutes, launch())
+        launch().meet()
+        watch, limit = Watch(config.hang_minutes, launch()), timedelta(minutes=config.hang_minutes + SLACK)
         with watch.waiting():
             dist.init_process_group(
                 "nccl" if device.type == "cuda" else "gloo",
-                store=launch().of_this_try(launch().connect()),
+                store=launch().of_this_try(launch().connect(limit)),
                 rank=rank,
                 world_size=world,
-                timeout=timedelta(minutes=config.hang_minutes + SLACK),
+                timeout=limit,
             )
         return cls(rank, world, device, watch)
 

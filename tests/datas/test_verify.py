@@ -230,3 +230,12 @@ def test_a_check_finds_a_file_that_was_replaced_with_its_size_and_time_kept(data
     assert (
         f"problem: {path}: has other pixels than {data.sources[0].hr.path} holds of it, though of the same" in printed
     )
+
+
+def test_what_changes_after_it_was_read_is_found_at_the_end(data):
+    with Verification(data, 0, lambda line: None) as verification:
+        verification._thread.join()
+        flip_bit(data.sources[0].hr, 1, 5)
+        verification.check()
+        with pytest.raises(InputError, match="are not those that were packed"):
+            verification.finish()

@@ -169,7 +169,7 @@ def config(case: Case) -> None:
     if not case.interrupt():
         return
     path = case.run / "config.yml"
-    text = path.read_text()
+    text = path.read_text(errors="replace")
     edits = (
         lambda: path.write_text(text.replace("lr: 0.001", "lr: 0.002")),
         lambda: path.write_text(text[: case.rng.randrange(len(text))]),

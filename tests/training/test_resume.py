@@ -162,9 +162,18 @@ def test_a_config_file_that_is_not_the_checkpoints_is_warned_of_and_not_taken(ru
     text = (run / "config.yml").read_text()
     (run / "config.yml").write_text(text.replace("lr: 0.001", "lr: 0.002"))
     done = resume(run)
-    assert "config.yml: lr says 0.002, iteration_0000006.pt 0.001; the latter is taken" in done.stderr
+    assert "config.yml: lr says 0.002, iteration_0000006.pt 0.001; the config of iteration_0000006.pt is" in done.stderr
     assert_same_bits(final_state(run), final_state(whole))
     assert "lr: 0.001" in (run / "config.yml").read_text()
+
+
+@pytest.mark.parametrize("content", [b"[" * 2000, b"\xff", None], ids=["brackets", "bytes", "none"])
+def test_a_config_file_that_cannot_be_read_is_written_anew_also_where_nothing_is_left_to_do(content, run, whole):
+    path = run / "config.yml"
+    path.unlink() if content is None else path.write_bytes(content)
+    done = resume(run)
+    assert "; the config of iteration_0000012.pt is taken" in done.stderr
+    assert path.read_bytes() == (whole / "config.yml").read_bytes()
 
 
 def test_a_second_start_in_the_folder_of_a_run_is_refused_also_while_it_ends(tiny_config, tmp_path, monkeypatch):

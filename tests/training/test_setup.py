@@ -9,7 +9,9 @@ from helpers import assert_same_bits, final_state, stop_at, train
 from config import load_config
 from datas import ResidentTrainSet
 from models import ModelError
+from models.weights import read_checkpoint
 from training import setup
+from training.checkpoints import run_checkpoints
 from training.run_state import Position, Run
 from training.validation import note_best
 from utils import InputError
@@ -30,9 +32,11 @@ def test_a_resumed_run_keeps_the_backend_it_began_with(tiny_config, tmp_path, mo
         asked.append(wanted)
         return "plain" if wanted == "auto" else wanted
 
+    content = read_checkpoint(run_checkpoints(tmp_path / "run")[0])
     monkeypatch.setattr(setup, "choose_backend", choose)
     train(config, tmp_path / "run", resume=True)
-    assert asked == ["plain", "auto"]  # the steps', then validation's
+    assert asked == ["plain", content["eval_backend"]]  # the steps', then validation's
+    assert "auto" not in asked
 
 
 def test_a_resumed_run_says_so_if_its_backend_is_gone(tiny_config, tmp_path, monkeypatch):
