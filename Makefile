@@ -36,7 +36,7 @@ test: .venv/ready-to-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto --dist worksteal
 
 faults: .venv/ready-to-test
 	$(BIN)/python -m tests.faults.run --count 500 --markdown

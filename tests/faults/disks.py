@@ -1,9 +1,7 @@
 """Disks that are full, read-only, or fail; logs that cannot be written."""
 
-import contextlib
 import functools
 import os
-import shutil
 import subprocess
 import tempfile
 from pathlib import Path
@@ -113,4 +111,4 @@ def log_unwritable(case: Case) -> None:
     else:
         case.rng.choice((path.mkdir, functools.partial(os.mkfifo, path)))()
     case.happened = True
-    case.cleanup.append(lambda: contextlib.suppress(OSError) and shutil.rmtree(path, ignore_errors=True))
+    case.cleanup.append(lambda: remove(path))

@@ -65,7 +65,7 @@ def test_a_newest_checkpoint_that_is_no_file_is_named_and_the_one_before_is_used
     assert os.path.lexists(newest.with_name(f"{newest.name}.bad"))
 
 
-RANDOM = {"torch": torch.get_rng_state(), "cuda": []}
+RANDOM = {"torch": torch.Generator().manual_seed(0).get_state(), "cuda": []}
 BEST = {"psnr": 30.0, "iteration": 6, "set": "Sample"}
 WRONG = [
     ("config", None), ("config", 5),
