@@ -23,7 +23,7 @@ from types import ModuleType
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-FOLDERS = ("datas", "evaluation", "models", "tools", "training")
+FOLDERS = ("datas", "evaluation", "models", "pictures", "tools", "training")
 ABSENT_MODULES = ("fcntl", "grp", "posix", "pty", "pwd", "resource", "syslog", "termios", "tty")
 ABSENT_NAMES = {
     "os": """

@@ -83,6 +83,8 @@ def checkpoint(data: bytes, others: list[bytes], random: Random) -> bytes:
     except Exception:  # damaged before, or of another format: zipfile raises anything then
         return blind(data, others, random)
     pickles = [name for name in members if name.endswith("data.pkl")]
+    if not pickles:
+        return blind(data, others, random)
     name = random.choice(pickles) if random.random() < 0.8 else random.choice(list(members))
     members[name] = blind(members[name], [*members.values()], random)
     if random.random() < 0.1:

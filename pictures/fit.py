@@ -1,0 +1,25 @@
+"""Sizes of results, and making them smaller."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from PIL import Image
+
+Size = tuple[int, int]  # (width, height)
+
+
+def result_size(width: int, height: int, scale: int, fit: Size | None) -> Size:
+    """(width, height) of a picture that is made `scale` times as large, and then to fit inside `fit`, never larger."""
+    width, height = scale * width, scale * height
+    factor = min(1.0, fit[0] / width, fit[1] / height) if fit else 1.0
+    return max(1, round(width * factor)), max(1, round(height * factor))
+
+
+def fitted(bands: Iterator[np.ndarray], size: Size) -> Iterator[np.ndarray]:
+    """The float32 (h, W, C) bands of a picture, made smaller by an antialiased Lanczos filter: one band, all rows."""
+    whole = np.concatenate(list(bands))
+    planes = [
+        np.asarray(Image.fromarray(np.ascontiguousarray(whole[:, :, channel])).resize(size, Image.Resampling.LANCZOS))
+        for channel in range(whole.shape[2])
+    ]
+    yield np.stack(planes, axis=2)

@@ -1,0 +1,45 @@
+"""What the tests of pictures share: photographs, and networks whose results can be written down."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import skimage.data
+import torch
+from helpers import build
+
+from pictures import upscale_bytes
+
+NEAREST = SimpleNamespace(
+    network=lambda x: x.repeat_interleave(2, 2).repeat_interleave(2, 3), device=torch.device("cpu"), scale=2
+)
+
+
+@pytest.fixture(scope="session")
+def photo() -> np.ndarray:
+    """(40, 56, 3) uint8."""
+    return np.ascontiguousarray(skimage.data.astronaut()[60:140:2, 180:292:2])
+
+
+@pytest.fixture(scope="session")
+def deep(photo) -> np.ndarray:
+    """(40, 56, 3) uint16 whose low bytes say something, too."""
+    return photo.astype(np.uint16) * 256 + np.random.default_rng(0).integers(0, 256, photo.shape, dtype=np.uint16)
+
+
+@pytest.fixture
+def nearest():
+    """Function of a picture's bytes and a format: the result's bytes, every pixel repeated, x2, and what was done."""
+
+    def run(data, kind="png", wanted=None, name="a picture"):
+        return upscale_bytes(NEAREST, data, name, kind, wanted)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tmp_path_factory):
+    """A small network of random weights, x2."""
+    path = tmp_path_factory.mktemp("weights") / "tiny.pt"
+    torch.save(build(2, n_feats=8).state_dict(), path)
+    return path
