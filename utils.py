@@ -5,8 +5,10 @@ import errno
 import os
 import re
 import secrets
+import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -40,13 +42,16 @@ def run_command(main, *errors: type[Exception], say: Callable[[str], None] = _co
     """
     expected: tuple[type[Exception], ...] = (InputError, *errors)
     try:
-        sys.exit(main())
+        code = main()
     except expected as error:
         say(f"error: {error}")
-        sys.exit(2)
+        code = 2
     except KeyboardInterrupt:
         say("interrupted")
-        sys.exit(130)
+        code = 130
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # in the midst of Python's own end it would print a trace
+    sys.exit(code)
 
 
 def did_you_mean(name: str, known) -> str:

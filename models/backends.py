@@ -24,9 +24,11 @@ from .architecture import architecture_of
 from .cache import digest
 from .cuda_graphs import GraphCache
 from .errors import ModelError
+from .plain_stream import PlainStream
 from .precision import PRECISIONS, autocast, matmul_precision
 from .proof import FastPath, Verdict, Work, self_test
 from .ssiu import SSIU
+from .streaming import Streamer
 
 FAST = ("triton", "cpu")
 BACKENDS = ("auto", "plain", *FAST)
@@ -101,6 +103,19 @@ def inference(
     return plain, chosen
 
 
+def streaming(model: nn.Module, backend: str, precision: str = "float32") -> Streamer:
+    """What streams single images (models/streaming.py) through the backend that `inference` chose.
+
+    Raises:
+        ModelError: a backend or a network that has no streaming.
+    """
+    if not isinstance(model, SSIU):
+        raise ModelError(f"streaming: it is for SSIU, not for a {type(model).__name__}")
+    if backend == "triton":
+        raise ModelError("backend: 'triton' takes whole images; use 'plain' to stream on a CUDA device, or 'cpu'")
+    return cpu.CpuInference(model) if backend == "cpu" else PlainStream(model, precision)
+
+
 def training_network(
     model: nn.Module,
     device: torch.device,
@@ -130,7 +145,8 @@ def fast_path(name: str) -> FastPath:
     if name == "triton":
         sources = (*shared, folder / "cuda_graphs.py", *sorted((folder / "kernels").glob("*.py")))
         return FastPath(name, _triton, _triton_version, sources)
-    return FastPath(name, _cpu, _cpu_compiler, (*shared, folder / "cpu.py", folder / "cpu.cpp"))
+    own = tuple(folder / file for file in ("cpu.py", "cpu_weights.py", "cpu.cpp"))
+    return FastPath(name, _cpu, _cpu_compiler, (*shared, *own))
 
 
 def _triton(model: SSIU, precision: str, training: bool) -> Network:

@@ -1,4 +1,5 @@
-// SSIU's forward pass on a CPU, float32. models/cpu.py compiles this file, packs the weights and calls `ssiu_run`.
+// SSIU's forward pass on a CPU, float32. models/cpu.py compiles this file, packs the weights and calls `ssiu_run`, or
+// `ssiu_stream` for an image that is never whole.
 //
 // Run operation by operation, the network is bound by memory: each of them reads and writes maps that no cache holds.
 // Here rows flow: a row of pixels goes through ESAM's sum, MSGM_3, MSGM_4, the next stage's LayerNorm, MSGM_1 and
@@ -7,14 +8,18 @@
 // (`tile`), at some 90 % of what a core can do.
 //
 // - Maps are (rows, pixels, C), C padded with zeros to a multiple of LANES, and so are the weights.
-// - Each thread has a band of rows, and computes up to three rows on each side of it anew instead of waiting for its
-//   neighbours; all threads meet twice a stage, before and after attention (`Worker::run`).
+// - In `ssiu_run` each thread has a band of rows, and computes up to three rows on each side of it anew instead of
+//   waiting for its neighbours; all threads meet twice a stage, before and after attention (`BandWorker::run`).
+// - In `ssiu_stream` each stage goes down the image some rows behind the one before it, maps hold the rows between the
+//   two, and a thread takes whichever stage can go on (`Stream`). Every number is the same.
 // - Names and equations are those of models/ssiu.py, the plain twin of this file.
 
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <condition_variable>
 #include <cstdint>
+#include <mutex>
 #include <system_error>
 #include <thread>
 #include <vector>
@@ -158,7 +163,7 @@ void product(const float* a, long row, long step, const Matrix& matrix, int rows
 // ---------------------------------------------------------------------------------------------------------------------
 // Weights and memory
 
-// What cpu.py packs, in this order.
+// `Sizes` of cpu.py; cpu_weights.py packs the weights in the order of the structs below.
 struct Sizes {
     int32_t channels, true_channels;  // C with and without padding
     int32_t stages, heads, has_esam, has_moe, scale;
@@ -250,66 +255,136 @@ struct Weights {
     }
 };
 
+// The last `held` rows of a map, which is whole if these are all of them.
 struct Map {
     float* data;
+    int held;
     long row_size;
-    Map(Arena& arena, long rows, long row_size) : data(arena.take(rows * row_size)), row_size(row_size) {}
-    float* row(long i) const { return data + i * row_size; }
+    Map(Arena& arena, int held, long row_size) : data(arena.take(held * row_size)), held(held), row_size(row_size) {}
+    float* row(int i) const { return data + i % held * row_size; }
 };
 
-// The last `held` rows of a map that is never whole.
-struct Ring {
-    Map rows;
+// The network's input: rows of three colours, the last `held` of them.
+struct Image {
+    const float* data;
+    long plane_size, row_size;
     int held;
-    Ring(Arena& arena, int held, long row_size) : rows(arena, held, row_size), held(held) {}
-    float* row(int i) const { return rows.row(i % held); }
+    const float* line(int colour, int row) const { return data + colour * plane_size + row % held * row_size; }
+};
+
+// Where output rows go, from `first` on.
+struct Output {
+    float* data;
+    long plane_size, row_size;
+    int first;
+    float* line(int colour, int row) const { return data + colour * plane_size + (row - first) * row_size; }
 };
 
 // Linear interpolation of a line of `size` numbers to `out_size`, by PyTorch's rules.
 struct Interpolation {
+    struct Position {
+        int first, second;
+        float weight;  // of the second
+    };
+    int size;
+    bool align_corners;
+    float step;
+    Interpolation(int size, int out_size, bool align_corners)
+        : size(size), align_corners(align_corners),
+          step(align_corners ? float(size - 1) / float(out_size - 1) : float(double(size) / out_size)) {}
+    Position operator()(int i) const {
+        const float at = align_corners ? step * float(i) : std::max((float(i) + 0.5f) * step - 0.5f, 0.0f);
+        const int first = std::min(int(at), size - 1);
+        return {first, std::min(first + 1, size - 1), at - float(first)};
+    }
+};
+
+// The same for each of the `out_size` numbers.
+struct Positions {
     std::vector<int> first, second;
-    std::vector<float> weight;  // of the second
-    Interpolation(int size, int out_size, bool align_corners) {
-        const float corners = float(size - 1) / float(out_size - 1), centres = float(double(size) / out_size);
+    std::vector<float> weight;
+    Positions(int size, int out_size, bool align_corners) {
+        const Interpolation interpolation(size, out_size, align_corners);
         for (int i = 0; i < out_size; i++) {
-            const float at = align_corners ? corners * float(i) : std::max((float(i) + 0.5f) * centres - 0.5f, 0.0f);
-            first.push_back(std::min(int(at), size - 1));
-            second.push_back(std::min(first[i] + 1, size - 1));
-            weight.push_back(at - float(first[i]));
+            const auto [one, two, part] = interpolation(i);
+            first.push_back(one), second.push_back(two), weight.push_back(part);
         }
     }
 };
 
-// The maps that threads share. One stage reads v, b and writes the next ones: they take turns in two maps each.
-struct Maps {
-    Map y, v[2], b[2], experts[3];
-    Map queries, keys_values, attended;  // of the halved map; keys and values with a frame of zeros
-    Interpolation upsample_rows, upsample_columns, skip_rows, skip_columns;  // ESAM's and the bilinear skip's
-    Maps(Arena& arena, const Sizes& s)
-        : y(arena, s.height, long(s.width) * s.channels),
-          v{{arena, s.height, y.row_size}, {arena, s.height, y.row_size}},
-          b{{arena, s.height, y.row_size}, {arena, s.height, y.row_size}},
-          experts{{arena, s.has_moe ? s.height : 0, y.row_size},
-                  {arena, s.has_moe ? s.height : 0, y.row_size},
-                  {arena, s.height, y.row_size}},
-          queries(arena, s.has_esam ? s.height / 2 : 0, y.row_size / 2),
-          keys_values(arena, s.has_esam ? s.height / 2 + 2 : 0, (s.width / 2 + 2) * 2L * s.channels),
-          attended(arena, s.has_esam ? s.height / 2 : 0, y.row_size / 2),
-          upsample_rows(s.height / 2, s.height, true),
-          upsample_columns(s.width / 2, s.width, true),
-          skip_rows(s.height, s.height * s.scale, false),
-          skip_columns(s.width, s.width * s.scale, false) {}
+// Rows that maps hold, and how many stages have maps of their own; the others take turns in these.
+struct Depths {
+    int y, v, b, experts[3];
+    int queries, keys_values, attended;
+    int stages, attentions;
+};
 
-    void clear_frame(const Sizes& s) const {
-        const long pixel = 2L * s.channels, last = s.height / 2 + 1;
-        if (!s.has_esam) return;
-        for (long row = 0; row <= last; row++) {
-            float* line = keys_values.row(row);
-            if (row == 0 || row == last) std::fill_n(line, keys_values.row_size, 0.0f);
-            std::fill_n(line, pixel, 0.0f);
-            std::fill_n(line + keys_values.row_size - pixel, pixel, 0.0f);
+struct StageMaps {
+    Map v, b;
+    Map queries, keys_values, attended;  // of the halved map; keys and values with a frame of zeros
+};
+
+// The maps that threads share.
+struct Maps {
+    Map y, experts[3];
+    std::vector<StageMaps> stages;
+    Interpolation upsample_rows, skip_rows;  // ESAM's and the bilinear skip's
+    Positions upsample_columns, skip_columns;
+    Maps(Arena& arena, const Sizes& s, const Depths& depths)
+        : y(arena, depths.y, long(s.width) * s.channels),
+          experts{{arena, s.has_moe ? depths.experts[0] : 0, y.row_size},
+                  {arena, s.has_moe ? depths.experts[1] : 0, y.row_size},
+                  {arena, depths.experts[2], y.row_size}},
+          upsample_rows(s.height / 2, s.height, true),
+          skip_rows(s.height, s.height * s.scale, false),
+          upsample_columns(s.width / 2, s.width, true),
+          skip_columns(s.width, s.width * s.scale, false) {
+        const auto own = [&](int t, int owners, Map StageMaps::*map, int held, long row_size) {
+            return t < owners ? Map(arena, held, row_size) : stages[t - owners].*map;
+        };
+        const int owners = s.has_esam ? depths.attentions : s.stages, any = s.has_esam;
+        const long framed = (s.width / 2 + 2) * 2L * s.channels;
+        for (int t = 0; t < s.stages; t++) {
+            const Map v = own(t, depths.stages, &StageMaps::v, depths.v, y.row_size);
+            const Map b = own(t, depths.stages, &StageMaps::b, depths.b, y.row_size);
+            const Map queries = own(t, owners, &StageMaps::queries, any * depths.queries, y.row_size / 2);
+            const Map keys_values = own(t, owners, &StageMaps::keys_values, any * depths.keys_values, framed);
+            const Map attended = own(t, owners, &StageMaps::attended, any * depths.attended, y.row_size / 2);
+            stages.push_back({v, b, queries, keys_values, attended});
         }
     }
+
+    // The frame of zeros but for its lower edge, which `Worker::pool` draws.
+    void clear_frame(const Sizes& s) const {
+        const long pixel = 2L * s.channels;
+        for (const StageMaps& stage : stages) {
+            const Map& map = stage.keys_values;
+            if (map.held) std::fill_n(map.row(0), map.row_size, 0.0f);
+            for (int row = 0; row < map.held; row++) {
+                std::fill_n(map.row(row), pixel, 0.0f);
+                std::fill_n(map.row(row) + map.row_size - pixel, pixel, 0.0f);
+            }
+        }
+    }
+};
+
+// Rows that wait for their neighbours below: x and W_a x of each MSGM, ESAM's output, lines of taps.
+struct Rings {
+    Map x_1, u_1, u_2, x_3, u_3, x_4, u_4;
+    Map upsampled;
+    int at_half_row[2] = {-1, -1};  // what `upsampled` holds
+    Map tap_lines;
+    Rings(Arena& arena, const Sizes& s, bool begins, bool finishes, bool ends)
+        : Rings(arena, s, long(s.width) * s.channels, begins, finishes, ends) {}
+
+private:
+    // Of stages that are begun, of stages that are finished, and of the tail.
+    Rings(Arena& arena, const Sizes& s, long row_size, int begins, int finishes, int ends)
+        : x_1(arena, 2 * begins, row_size), u_1(arena, 3 * begins, row_size), u_2(arena, 3 * begins, row_size),
+          x_3(arena, 2 * finishes, row_size), u_3(arena, 3 * finishes, row_size),
+          x_4(arena, 2 * finishes, row_size), u_4(arena, 3 * finishes, row_size),
+          upsampled(arena, finishes && s.has_esam ? 2 : 0, row_size),
+          tap_lines(arena, ends * (s.scale + 2), long(s.width) * s.scale * TAPS + 2 * LANES) {}
 };
 
 inline int reflect(int i, int size) { return i < 0 ? -i : i >= size ? 2 * size - 2 - i : i; }
@@ -338,46 +413,20 @@ private:
 
 constexpr int SEGMENT = 16 * ROWS;  // pixels at a time, a piece of a row that with its matrices fits in the caches
 
+// What one thread needs to work on a row of any map. `rings` are those of the map, and the caller says which.
 class Worker {
 public:
-    Worker(Arena& arena, const Sizes& sizes, const Weights& weights, const Maps& maps, int index)
-        : size(sizes), weights(weights), maps(maps), index(index), channels(sizes.channels),
+    Worker(Arena& arena, const Sizes& sizes, const Weights& weights, const Maps& maps)
+        : size(sizes), weights(weights), maps(maps), channels(sizes.channels),
           half_height(sizes.height / 2), half_width(sizes.width / 2),
-          a(arena, 1, row_size()), x_1(arena, 2, row_size()), x_3(arena, 2, row_size()), x_4(arena, 2, row_size()),
-          u_1(arena, 3, row_size()), u_2(arena, 3, row_size()), u_3(arena, 3, row_size()), u_4(arena, 3, row_size()),
-          upsampled(arena, 2, row_size()), half_row(arena, 1, row_size() / 2),
+          a(arena, 1, row_size()), half_row(arena, 1, row_size() / 2),
           gate(arena.take(SEGMENT * channels)), context(arena.take(SEGMENT * channels)),
           third(arena.take(SEGMENT * channels)),
           keys(arena.take(KEYS * channels)), values(arena.take(KEYS * channels)),
           queries(arena.take(QUERIES * channels)), scores(arena.take(KEYS * QUERIES)),
-          tap_lines(arena, size.scale + 2, long(size.width) * size.scale * TAPS + 2 * LANES),
           tap_sums(arena.take((long(size.width) * size.scale + 2) * LANES_OF_SUMS)),
           skip(arena.take(size.width)) {}
 
-    // The forward pass of one image, x (3, H, W) -> out (3, out_height, out_width); every worker calls it.
-    void run(const float* x, float* out, Meeting& meeting) {
-        const auto share = [&](int total, int i) { return int(long(total) * i / size.threads); };
-        // Pairs of rows: ESAM halves the map.
-        const int lo = 2 * share(half_height, index), hi = 2 * share(half_height, index + 1);
-        for (int row = lo; row < hi; row++) head(x, row);
-        meeting.wait();
-        for (int t = 0; t < size.stages; t++) {
-            stage(t, lo, hi);
-            meeting.wait();
-            if (!size.has_esam) continue;
-            const int blocks = size.height * size.width / (4 * QUERIES);
-            for (int i = share(blocks, index); i < share(blocks, index + 1); i++) attend(weights.stages[t].s3[0], i);
-            meeting.wait();
-        }
-        // The last rows may be padding alone. The tail looks one row further down than it writes.
-        const int rows = size.out_height / size.scale, seen = std::min(rows + 1, int(size.height));
-        stage(size.stages, share(seen, index), share(seen, index + 1));
-        meeting.wait();
-        tail(x, out, share(rows, index), share(rows, index + 1), seen);
-        meeting.wait();
-    }
-
-private:
     long row_size() const { return long(size.width) * size.channels; }
 
     template <class Work>
@@ -386,11 +435,11 @@ private:
     }
 
     // y = Conv3x3(3 -> C)(x), a row of it.
-    void head(const float* x, int row) {
+    void head(const Image& x, int row) const {
         in_segments(size.width, [&](int start, int count) {
             for (int tap = 0; tap < 27; tap++) {
                 const int colour = tap / 9, dy = tap / 3 % 3 - 1, dx = tap % 3 - 1;
-                const float* line = x + (long(colour) * size.height + reflect(row + dy, size.height)) * size.width;
+                const float* line = x.line(colour, reflect(row + dy, size.height));
                 for (int m = 0; m < count; m++) gate[m * 27 + tap] = line[reflect(start + m + dx, size.width)];
             }
             product(gate, 27, 1, weights.head, count, maps.y.row(row) + long(start) * channels, channels);
@@ -399,48 +448,59 @@ private:
 
     // ---- SS-ReM
 
-    // S3.b and the feed-forward gate of stage t - 1, then LayerNorm, S1 and S2 of stage t, whose v and b it makes, rows
-    // lo .. hi of them; the first and the last call are half of this each. An MSGM finishes a row when it has the next.
-    void stage(int t, int lo, int hi) {
-        const bool ends = t == size.stages;
-        const int beyond = ends ? 0 : 1;
-        const int first = std::max(lo - beyond, 0), last = std::min(hi + beyond, int(size.height));
-        if (t == 0) {
-            for (int row = first; row < last; row++) begin_stage(t, row, first, maps.y.row(row));
-            return;
+    // Rows lo .. hi of stage t's v and b, which need up to three more rows of the stage before on each side.
+    struct Band {
+        int lo, hi;
+        int first, last;        // of a
+        int first_4, first_3;   // of what MSGM_4 and MSGM_3 take
+        int end;                // of what MSGM_3 takes
+        Band(const Sizes& size, int t, int lo, int hi) : lo(lo), hi(hi) {
+            const int beyond = t == size.stages ? 0 : 1;
+            first = std::max(lo - beyond, 0), last = std::min(hi + beyond, int(size.height));
+            first_4 = std::max(first - 1, 0), first_3 = std::max(first - 2, 0);
+            end = std::min(last + 2, int(size.height));
         }
+    };
+
+    // S3.b and the feed-forward gate of stage t - 1, then LayerNorm, S1 and S2 of stage t, whose v and b it makes, and
+    // what attention takes; the first and the last stage are half of this each. An MSGM finishes a row when it has the
+    // next: `row` is that of MSGM_3 (in stage 0 that of a), and rows come one after another. Calls `emit` with each row
+    // of a that is finished.
+    template <class Emit>
+    void step(int t, int row, const Band& band, Rings& rings, Emit emit) {
+        if (t == 0) return begin_stage(t, row, band.first, maps.y.row(row), rings);
         const Stage& before = weights.stages[t - 1];
-        const Map &v = maps.v[(t - 1) % 2], &b = maps.b[(t - 1) % 2];
+        const Map &v = maps.stages[t - 1].v, &b = maps.stages[t - 1].b;
+        const bool ends = t == size.stages;
         const bool expert = size.has_moe ? t % (size.stages / 3) == 0 : ends;  // else a is gone with its row
         const Map* kept = expert ? &maps.experts[3 * t / size.stages - 1] : nullptr;
-        const int first_4 = std::max(first - 1, 0), first_3 = std::max(first - 2, 0);
-        at_half_row[0] = at_half_row[1] = -1;
-        for (int row = first_3; row < std::min(last + 2, int(size.height)); row++) {
-            difference(before, v, b, row, x_3.row(row));
-            take(before.s4, x_3.row(row), u_3.row(row));
-            finished(row, first_3, [&](int row) {
-                give(before.s4, row, x_3, u_3, x_4.row(row), b.row(row));
-                take(before.ffn, x_4.row(row), u_4.row(row));
-                finished(row, first_4, [&](int row) {
-                    float* out = kept && row >= lo && row < hi ? kept->row(row) : a.row(0);
-                    give(before.ffn, row, x_4, u_4, out, x_4.row(row));
-                    if (!ends && row >= first && row < last) begin_stage(t, row, first, out);
-                });
+        difference(t - 1, v, b, row, rings.x_3.row(row), rings);
+        take(before.s4, rings.x_3.row(row), rings.u_3.row(row));
+        finished(row, band.first_3, [&](int row) {
+            give(before.s4, row, rings.x_3, rings.u_3, rings.x_4.row(row), b.row(row));
+            take(before.ffn, rings.x_4.row(row), rings.u_4.row(row));
+            finished(row, band.first_4, [&](int row) {
+                const bool inside = row >= band.lo && row < band.hi;
+                float* out = kept && inside ? kept->row(row) : a.row(0);
+                give(before.ffn, row, rings.x_4, rings.u_4, out, rings.x_4.row(row));
+                if (!ends && row >= band.first && row < band.last) begin_stage(t, row, band.first, out, rings);
+                if (inside) emit(row);
             });
-        }
+        });
     }
 
     // A row of a: LayerNorm, MSGM_1 and MSGM_2, v = a + z + y and what attention takes from it.
-    void begin_stage(int t, int row, int first, const float* a) {
+    void begin_stage(int t, int row, int first, const float* a, const Rings& rings) const {
         const Stage& stage = weights.stages[t];
-        const Map &v = maps.v[t % 2], &b = maps.b[t % 2];
+        const Map &v = maps.stages[t].v, &b = maps.stages[t].b;
+        const Map &x_1 = rings.x_1, &u_1 = rings.u_1, &u_2 = rings.u_2;
         normalise(stage, a, x_1.row(row));
         take(stage.s1, x_1.row(row), u_1.row(row));
         take(stage.s2, x_1.row(row), u_2.row(row));
         finished(row, first, [&](int row) {
             give(stage.s1, row, x_1, u_1, v.row(row), x_1.row(row), maps.y.row(row));
             give(stage.s2, row, x_1, u_2, b.row(row));
-            if (size.has_esam && row % 2) pool(stage.s3[0], v, row / 2);
+            if (size.has_esam && row % 2) pool(t, row / 2);
         });
     }
 
@@ -483,7 +543,7 @@ private:
     }
 
     // The second half for a row: out = MSGM(x) + add + add_too.
-    void give(const Gate& msgm, int row, const Ring& x, const Ring& u, float* out, const float* add = nullptr,
+    void give(const Gate& msgm, int row, const Map& x, const Map& u, float* out, const float* add = nullptr,
               const float* add_too = nullptr) const {
         const float *above = u.row(reflect(row - 1, size.height)), *below = u.row(reflect(row + 1, size.height));
         in_segments(size.width, [&](int start, int count) {
@@ -519,7 +579,10 @@ private:
     // ---- ESAM
 
     // MaxPool 2x2 and the queries, keys and values, a row of the halved map.
-    void pool(const Attention& esam, const Map& v, int row) {
+    void pool(int t, int row) const {
+        const Attention& esam = weights.stages[t].s3[0];
+        const auto& [v, b, queries, keys_values, attended] = maps.stages[t];
+        if (row == half_height - 1) std::fill_n(keys_values.row(row + 2), keys_values.row_size, 0.0f);
         in_segments(half_width, [&](int start, int count) {
             const float* top = v.row(2 * row) + 2L * start * channels;
             const float* bottom = v.row(2 * row + 1) + 2L * start * channels;
@@ -530,27 +593,30 @@ private:
                                                           larger(load(bottom + left), load(bottom + right))));
                 }
             product(gate, channels, 1, esam.queries, count,
-                    maps.queries.row(row) + long(start) * channels, channels);
+                    queries.row(row) + long(start) * channels, channels);
             product(gate, channels, 1, esam.keys_values, count,
-                    maps.keys_values.row(row + 1) + (start + 1) * 2L * channels, 2 * channels);
+                    keys_values.row(row + 1) + (start + 1) * 2L * channels, 2 * channels);
         });
     }
 
     // One 8x8 block of queries and the 10x10 window around it. Keys go down and queries across in `scores`, so that the
     // softmax runs over whole vectors.
-    void attend(const Attention& esam, int block) {
+    void attend(int t, int block) const {
+        const Attention& esam = weights.stages[t].s3[0];
+        const StageMaps& at = maps.stages[t];
         const int across = half_width / BLOCK, top = block / across * BLOCK, left = block % across * BLOCK;
         const int dim = size.true_channels / size.heads;
-        for (int key = 0; key < KEYS; key++) {
-            const float* from = maps.keys_values.row(top + key / WINDOW) + (left + key % WINDOW) * 2L * channels;
-            for (int c = 0; c < channels; c += LANES) {
-                store(keys + key * channels + c, load(from + c) + load(esam.relative + key * channels + c));
-                store(values + key * channels + c, load(from + channels + c));
-            }
+        for (int row = 0, key = 0; row < WINDOW; row++) {
+            const float* from = at.keys_values.row(top + row) + left * 2L * channels;
+            for (const int end = key + WINDOW; key < end; key++, from += 2 * channels)
+                for (int c = 0; c < channels; c += LANES) {
+                    store(keys + key * channels + c, load(from + c) + load(esam.relative + key * channels + c));
+                    store(values + key * channels + c, load(from + channels + c));
+                }
         }
         const float scale = 1 / std::sqrt(float(dim));
         for (int query = 0; query < QUERIES; query++) {
-            const float* from = maps.queries.row(top + query / BLOCK) + long(left + query % BLOCK) * channels;
+            const float* from = at.queries.row(top + query / BLOCK) + long(left + query % BLOCK) * channels;
             for (int c = 0; c < channels; c++) queries[c * QUERIES + query] = from[c] * scale;
         }
         for (int head = 0; head < size.heads; head++) {
@@ -572,21 +638,21 @@ private:
                 for (int query = 0; query < QUERIES; query++) own[c * QUERIES + query] *= inverse[query];
         }
         for (int query = 0; query < QUERIES; query++) {
-            float* to = maps.attended.row(top + query / BLOCK) + long(left + query % BLOCK) * channels;
+            float* to = at.attended.row(top + query / BLOCK) + long(left + query % BLOCK) * channels;
             for (int c = 0; c < channels; c++) to[c] = queries[c * QUERIES + query];
         }
     }
 
     // A row of d = v - b after v <- ESAM(v) + v: MSGM_3's input.
-    void difference(const Stage& stage, const Map& v, const Map& b, int row, float* out) {
+    void difference(int t, const Map& v, const Map& b, int row, float* out, Rings& rings) const {
         const float *from_v = v.row(row), *from_b = b.row(row);
         if (!size.has_esam) {
             for (long i = 0; i < row_size(); i += LANES) store(out + i, load(from_v + i) - load(from_b + i));
             return;
         }
-        const float* first = upsampled_row(stage.s3[0], maps.upsample_rows.first[row]);
-        const float* second = upsampled_row(stage.s3[0], maps.upsample_rows.second[row]);
-        const float weight = maps.upsample_rows.weight[row];
+        const auto [above, below, weight] = maps.upsample_rows(row);
+        const float* first = upsampled_row(t, above, rings);
+        const float* second = upsampled_row(t, below, rings);
         for (long i = 0; i < row_size(); i += LANES) {
             const Vector esam = load(first + i) * (1 - weight) + load(second + i) * weight;
             store(out + i, esam + load(from_v + i) - load(from_b + i));
@@ -594,11 +660,12 @@ private:
     }
 
     // A row of the halved map after LocalProp, upsampled across. Consecutive rows ask for the same two.
-    const float* upsampled_row(const Attention& esam, int row) {
-        float* out = upsampled.row(row);
-        if (at_half_row[row % 2] == row) return out;
-        at_half_row[row % 2] = row;
-        const Map& o = maps.attended;
+    const float* upsampled_row(int t, int row, Rings& rings) const {
+        float* out = rings.upsampled.row(row);
+        if (rings.at_half_row[row % 2] == row) return out;
+        rings.at_half_row[row % 2] = row;
+        const Attention& esam = weights.stages[t].s3[0];
+        const Map& o = maps.stages[t].attended;
         float* line = half_row.row(0);
         depthwise(esam.depthwise, o.row(reflect(row - 1, half_height)), o.row(row),
                   o.row(reflect(row + 1, half_height)), half_width, 0, half_width, line);
@@ -618,12 +685,13 @@ private:
     void select(int row, int start, int count, float* f) const {
         const long offset = long(start) * channels;
         const float* y = maps.y.row(row) + offset;
-        const float* expert[3];
-        for (int i = 0; i < 3; i++) expert[i] = maps.experts[i].row(row) + offset;
         if (!size.has_moe) {
-            for (int i = 0; i < count * channels; i += LANES) store(f + i, load(expert[2] + i) + load(y + i));
+            const float* last = maps.experts[2].row(row) + offset;
+            for (int i = 0; i < count * channels; i += LANES) store(f + i, load(last + i) + load(y + i));
             return;
         }
+        const float* expert[3];
+        for (int i = 0; i < 3; i++) expert[i] = maps.experts[i].row(row) + offset;
         float* const score[3] = {gate, context, third};
         for (int i = 0; i < 3; i++) product(expert[i], channels, 1, weights.experts[i], count, score[i], channels);
         for (int i = 0; i < count * channels; i += LANES) {
@@ -636,28 +704,21 @@ private:
         product(gate, channels, 1, weights.experts[3], count, f, channels, gate, y);
     }
 
-    // Output rows of the input rows lo .. hi. A 1x1 convolution and GELU commute with the pixel shuffle, so each
-    // sub-pixel goes its own way, and the 3x3 convolution becomes a product with its 27 taps and the sum of what
-    // neighbours hold for each other.
-    void tail(const float* x, float* out, int lo, int hi, int seen) {
-        const int s = size.scale;
-        int next = lo * s;
-        for (int row = std::max(lo - 1, 0); row < std::min(hi + 1, seen); row++) {
-            const int from = row < lo ? s - 1 : 0, to = row >= hi ? 1 : s;
-            in_segments(size.width, [&](int start, int count) {
-                static_assert(SEGMENT <= KEYS);
-                float* f = keys;
-                select(row, start, count, f);
-                subpixels(f, 0, 1, 0, 0, row, start, count, from, to);
-            });
-            const int known = row * s + to - 1;
-            for (; next < hi * s && (next < known || next == size.height * s - 1); next++) write(x, out, next);
-        }
+    // The rows from .. to of the s x s sub-pixels of a row, as taps. A 1x1 convolution and GELU commute with the pixel
+    // shuffle, so each sub-pixel goes its own way, and the 3x3 convolution becomes a product with its 27 taps and the
+    // sum of what neighbours hold for each other (`write`).
+    void shuffle(int row, int from, int to, const Map& tap_lines) const {
+        in_segments(size.width, [&](int start, int count) {
+            static_assert(SEGMENT <= KEYS);
+            float* f = keys;
+            select(row, start, count, f);
+            subpixels(f, 0, 1, 0, 0, row, start, count, from, to, tap_lines);
+        });
     }
 
     // Sub-pixels (i, j) of a grid of `grid` x `grid` and those within it, as taps; rows from .. to of the s x s alone.
     void subpixels(const float* f, size_t level, int grid, int i, int j, int row, int start, int count, int from,
-                   int to) const {
+                   int to, const Map& tap_lines) const {
         const int s = size.scale;
         if (level == weights.levels.size()) {
             float* lines = tap_lines.row(row * s + i) + (long(start) * s + j) * TAPS;
@@ -673,13 +734,13 @@ private:
             for (int q = 0; q < factor; q++) {
                 product(f, channels, 1, matrices[p * factor + q], count, g, channels);
                 for (int k = 0; k < count * channels; k += LANES) store(g + k, gelu(load(g + k)));
-                subpixels(g, level + 1, finer, sub_row, j * factor + q, row, start, count, from, to);
+                subpixels(g, level + 1, finer, sub_row, j * factor + q, row, start, count, from, to, tap_lines);
             }
         }
     }
 
     // One row of the output: the 3x3 convolution's sums, its bias and the bilinear skip.
-    void write(const float* x, float* out, int row) const {
+    void write(const Image& x, const Output& out, int row, const Map& tap_lines) const {
         const int wide = size.width * size.scale, high = size.height * size.scale;
         float* sums = tap_sums + LANES_OF_SUMS;  // (wide, 9) from -1 to wide: columns of taps x RGB, rows summed
         const float* rows[3];
@@ -692,12 +753,12 @@ private:
             }
         std::copy_n(sums + LANES_OF_SUMS, 9, sums - LANES_OF_SUMS);
         std::copy_n(sums + (wide - 2L) * LANES_OF_SUMS, 9, sums + long(wide) * LANES_OF_SUMS);
+        const auto [above, below, weight] = maps.skip_rows(row);
         for (int colour = 0; colour < 3; colour++) {
-            const float* first = x + (long(colour) * size.height + maps.skip_rows.first[row]) * size.width;
-            const float* second = x + (long(colour) * size.height + maps.skip_rows.second[row]) * size.width;
-            const float weight = maps.skip_rows.weight[row], bias = weights.taps_bias[colour];
+            const float *first = x.line(colour, above), *second = x.line(colour, below);
+            const float bias = weights.taps_bias[colour];
             for (int i = 0; i < size.width; i++) skip[i] = first[i] * (1 - weight) + second[i] * weight;
-            float* line = out + (long(colour) * size.out_height + row) * size.out_width;
+            float* line = out.line(colour, row);
             for (int i = 0; i < size.out_width; i++) {
                 const float* sum = sums + long(i) * LANES_OF_SUMS + colour;
                 const float across = maps.skip_columns.weight[i];
@@ -713,23 +774,314 @@ private:
     const Sizes& size;
     const Weights& weights;
     const Maps& maps;
-    const int index, channels, half_height, half_width;
-    Ring a, x_1, x_3, x_4, u_1, u_2, u_3, u_4;  // rows of a, and of each MSGM's x and W_a x
-    Ring upsampled, half_row;
-    int at_half_row[2];
+    const int channels, half_height, half_width;
+    Map a, half_row;
     float *gate, *context, *third;  // a segment each
     float *keys, *values, *queries, *scores;
-    Ring tap_lines;
     float *tap_sums, *skip;
+};
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Whole maps
+
+Depths whole_maps(const Sizes& s) {
+    const int height = s.height, half = height / 2;
+    return {height, height, height, {height, height, height}, half, half + 2, half, 2, 1};
+}
+
+// A thread with its band of rows of each map.
+class BandWorker {
+public:
+    BandWorker(Arena& arena, const Sizes& sizes, const Weights& weights, const Maps& maps, int index)
+        : size(sizes), index(index), worker(arena, sizes, weights, maps), rings(arena, sizes, true, true, true) {}
+
+    // The forward pass of one image, x (3, H, W) -> out (3, out_height, out_width); every thread calls it.
+    void run(const Image& x, const Output& out, Meeting& meeting) {
+        const auto share = [&](int total, int i) { return int(long(total) * i / size.threads); };
+        // Pairs of rows: ESAM halves the map.
+        const int lo = 2 * share(size.height / 2, index), hi = 2 * share(size.height / 2, index + 1);
+        for (int row = lo; row < hi; row++) worker.head(x, row);
+        meeting.wait();
+        for (int t = 0; t < size.stages; t++) {
+            stage(t, lo, hi);
+            meeting.wait();
+            if (!size.has_esam) continue;
+            const int blocks = size.height * size.width / (4 * QUERIES);
+            for (int i = share(blocks, index); i < share(blocks, index + 1); i++) worker.attend(t, i);
+            meeting.wait();
+        }
+        // The last rows may be padding alone. The tail looks one row further down than it writes.
+        const int rows = size.out_height / size.scale, seen = std::min(rows + 1, int(size.height));
+        stage(size.stages, share(seen, index), share(seen, index + 1));
+        meeting.wait();
+        tail(x, out, share(rows, index), share(rows, index + 1), seen);
+        meeting.wait();
+    }
+
+private:
+    void stage(int t, int lo, int hi) {
+        const Worker::Band band(size, t, lo, hi);
+        rings.at_half_row[0] = rings.at_half_row[1] = -1;
+        const int first = t ? band.first_3 : band.first, end = t ? band.end : band.last;
+        for (int row = first; row < end; row++) worker.step(t, row, band, rings, [](int) {});
+    }
+
+    // Output rows of the input rows lo .. hi.
+    void tail(const Image& x, const Output& out, int lo, int hi, int seen) {
+        const int s = size.scale;
+        int next = lo * s;
+        for (int row = std::max(lo - 1, 0); row < std::min(hi + 1, seen); row++) {
+            const int from = row < lo ? s - 1 : 0, to = row >= hi ? 1 : s;
+            worker.shuffle(row, from, to, rings.tap_lines);
+            const int known = row * s + to - 1;
+            for (; next < hi * s && (next < known || next == size.height * s - 1); next++)
+                worker.write(x, out, next, rings.tap_lines);
+        }
+    }
+
+    const Sizes& size;
+    const int index;
+    Worker worker;
+    Rings rings;
 };
 
 struct Plan {
     Maps maps;
-    std::vector<Worker> workers;
-    Plan(Arena& arena, const Sizes& sizes, const Weights& weights) : maps(arena, sizes) {
+    std::vector<BandWorker> workers;
+    Plan(Arena& arena, const Sizes& sizes, const Weights& weights) : maps(arena, sizes, whole_maps(sizes)) {
         workers.reserve(sizes.threads);
         for (int i = 0; i < sizes.threads; i++) workers.emplace_back(arena, sizes, weights, maps, i);
     }
+};
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Rows on demand
+
+constexpr int CHUNK = 2 * BLOCK;  // rows of the input that belong to a row of attention's blocks
+
+// How far apart lanes of a `Stream` may be, which is what its rings are as long as.
+struct Distances {
+    int next;  // chunks that a lane may be ahead of what its next lane begins; with 1, these two never run at once
+    int last;  // chunks that a lane may be ahead of where the last one needs it: one for every wave of work at once
+    explicit Distances(const Sizes& s) : next(s.threads > 1 ? 2 : 1), last(s.threads > 1 ? s.threads : 0) {}
+};
+
+Depths rings_of_rows(const Sizes& s) {
+    const Distances distance(s);
+    const auto until_last = [&](int t) { return CHUNK * (s.stages - t + distance.last) + CHUNK; };
+    const int third = s.stages / 3;
+    return {until_last(0), CHUNK * distance.next + 13, CHUNK * distance.next + 14,
+            {until_last(third), until_last(2 * third), 1},
+            BLOCK + 1, WINDOW, BLOCK * distance.next + 4, s.stages, s.stages};
+}
+
+// Rows of the input between the last that is read and the first that the tail still looks at.
+int rows_in_flight(const Sizes& s) { return CHUNK * (s.stages + Distances(s).last + 4); }
+
+// Reflection at both ends as often as it takes, for i >= 0.
+inline int reflect_often(int i, int size) {
+    const int period = std::max(2 * (size - 1), 1), within = i % period;
+    return std::min(within, period - within);
+}
+
+// `count` rows from `first` of an image as (3, count, width): asked for, or handed out. Not 0 ends the work.
+typedef int32_t (*ReadRows)(int32_t first, int32_t count, float* rows);
+typedef int32_t (*WriteRows)(int32_t first, int32_t count, const float* rows);
+
+// The forward pass of an image that is never whole: rows are asked for and handed out in order.
+//
+// - Stages are lanes that run behind one another, each through chunks of rows, top to bottom. `Worker::step` goes on
+//   where the lane's last chunk stopped, so nothing is computed twice, and every number is that of whole maps.
+// - Chunk c ends where rows of a up to 16 c + 10 are known: MSGM_3 has then taken rows up to 16 c + 12, the last that
+//   see no further than the c-th row of attention's blocks of the stage before; that one looks at rows of v up to
+//   16 c + 17, which its chunk c + 1 finishes. The last chunk, one more than there are rows of blocks, is what is left.
+// - A lane's chunk is ready when its rows are there and nobody needs any more what it will overwrite in the rings.
+//   Threads take what is ready, from the last lane to the first. The calling thread alone reads and writes.
+class Stream {
+public:
+    Stream(Arena& arena, const Sizes& sizes, const Weights& weights, ReadRows read, WriteRows write)
+        : size(sizes), distance(sizes), last_chunk(sizes.height / CHUNK), true_height(sizes.out_height / sizes.scale),
+          true_width(sizes.out_width / sizes.scale), seen(std::min(true_height + 1, int(sizes.height))),
+          read_rows(read), write_rows(write), maps(arena, sizes, rings_of_rows(sizes)),
+          x(arena, rows_in_flight(sizes), 3L * sizes.width),
+          incoming(arena.take(3L * CHUNK * sizes.width)) {
+        for (auto& buffer : outgoing) buffer = arena.take(3L * (CHUNK * size.scale + 1) * size.out_width);
+        for (int t = 0; t <= size.stages; t++)
+            stages.push_back({Worker::Band(size, t, 0, t == size.stages ? seen : int(size.height)),
+                              Rings(arena, size, t < size.stages, t > 0, t == size.stages)});
+        lanes.resize(size.stages + 3);
+        for (int i = 0; i < size.threads; i++) workers.emplace_back(arena, size, weights, maps);
+    }
+
+    // 0, or 1 if threads cannot be had, 2 if reading or writing failed.
+    int32_t run() {
+        maps.clear_frame(size);
+        std::vector<std::thread> threads;
+        try {
+            for (int i = 1; i < size.threads; i++) threads.emplace_back([this, i] { work(i); });
+        } catch (const std::system_error&) {
+            fail(1);
+        }
+        work(0);
+        for (auto& thread : threads) thread.join();
+        return failure;
+    }
+
+private:
+    struct StageState {
+        Worker::Band band;
+        Rings rings;
+        int row = 0;     // the next to go through `Worker::step`
+        int blocks = 0;  // rows of attention's blocks that are done
+    };
+
+    struct Lane {
+        int done = 0;  // chunks
+        bool running = false;
+    };
+
+    // Lanes: -1 reads, 0 .. stages compute, stages + 1 writes.
+    static constexpr int READ = -1, NONE = -2;
+    int last_stage() const { return size.stages; }
+    int writing() const { return size.stages + 1; }
+    Lane& lane(int t) { return lanes[t + 1]; }
+    int done(int t) const { return lanes[t + 1].done; }
+
+    void work(int index) {
+        std::unique_lock<std::mutex> lock(mutex);
+        const int end = index ? last_stage() : writing();
+        while (!failure && done(end) <= last_chunk) {
+            const int t = next_lane(index);
+            if (t == NONE) {
+                changed.wait(lock);
+                continue;
+            }
+            const int chunk = done(t);
+            lane(t).running = true;
+            lock.unlock();
+            const bool good = run_chunk(t, chunk, workers[index]);
+            lock.lock();
+            lane(t).running = false;
+            lane(t).done++;
+            if (!good) failure = 2;
+            changed.notify_all();
+        }
+    }
+
+    void fail(int32_t reason) {
+        const std::lock_guard<std::mutex> lock(mutex);
+        failure = reason;
+        changed.notify_all();
+    }
+
+    int next_lane(int index) const {
+        if (index == 0)
+            for (int t : {writing(), READ})
+                if (ready(t)) return t;
+        for (int t = last_stage(); t >= 0; t--)
+            if (ready(t)) return t;
+        return NONE;
+    }
+
+    bool ready(int t) const {
+        const int chunk = done(t);
+        if (lanes[t + 1].running || chunk > last_chunk) return false;
+        if (t == READ) return done(0) >= chunk - 1;
+        if (t == writing()) return done(last_stage()) > chunk;
+        const int before = t == 0 ? chunk : std::min(chunk + 1, last_chunk);
+        if (done(t - 1) <= before) return false;
+        if (t == last_stage()) return done(writing()) >= chunk - 1;
+        return done(t + 1) >= chunk - distance.next && done(last_stage()) >= chunk - (size.stages - t + distance.last);
+    }
+
+    bool run_chunk(int t, int chunk, Worker& worker) {
+        if (t == READ) return read(chunk);
+        if (t == writing()) return write(chunk);
+        StageState& stage = stages[t];
+        const int wanted = chunk == last_chunk ? int(size.height) : CHUNK * chunk + (t ? 13 : 11);
+        for (const int end = std::min(wanted, t ? stage.band.end : int(size.height)); stage.row < end; stage.row++) {
+            if (t == 0) worker.head(image(), stage.row);
+            worker.step(t, stage.row, stage.band, stage.rings, [&](int row) {
+                if (t == last_stage()) tail(row, chunk, worker);
+            });
+            if (t < last_stage()) attend(t, worker);
+        }
+        return true;
+    }
+
+    // What can be attended now that `Worker::step` has seen the stage's row.
+    void attend(int t, const Worker& worker) {
+        StageState& stage = stages[t];
+        if (!size.has_esam) return;
+        const int of_v = stage.row == size.height - 1 ? int(size.height) : t ? stage.row - 2 : stage.row;
+        const int across = size.width / CHUNK, down = last_chunk;
+        for (; stage.blocks < down; stage.blocks++) {
+            if (of_v / 2 < std::min(BLOCK * (stage.blocks + 1) + 1, size.height / 2)) return;
+            for (int i = 0; i < across; i++) worker.attend(t, stage.blocks * across + i);
+        }
+    }
+
+    // A row of the last a, and the output rows that it completes.
+    void tail(int row, int chunk, const Worker& worker) {
+        const Map& lines = stages.back().rings.tap_lines;
+        worker.shuffle(row, 0, row >= true_height ? 1 : size.scale, lines);
+        const int end = row == seen - 1 ? int(size.out_height) : (row + 1) * size.scale - 1, count = out_rows(chunk);
+        const Output out{outgoing[chunk % 2], long(count) * size.out_width, size.out_width, first_out_row(chunk)};
+        for (; next_out_row < end; next_out_row++) worker.write(image(), out, next_out_row, lines);
+    }
+
+    // The chunk's first row of the output.
+    int first_out_row(int chunk) const {
+        const int rows = CHUNK * (chunk - 1) + 11;  // of the last a that are done
+        if (chunk == 0) return 0;
+        return chunk > last_chunk || rows >= seen ? int(size.out_height) : rows * size.scale - 1;
+    }
+
+    int out_rows(int chunk) const { return first_out_row(chunk + 1) - first_out_row(chunk); }
+
+    // The rows of x that the chunk of lane 0 needs, padded as the whole image is.
+    bool read(int chunk) {
+        const int first = chunk ? CHUNK * chunk - 4 : 0;
+        const int end = chunk == last_chunk ? int(size.height) : CHUNK * chunk + 12;
+        const int count = std::max(std::min(end, true_height) - first, 0);
+        if (count && read_rows(first, count, incoming)) return false;
+        for (int row = first; row < end; row++) {
+            if (row >= true_height) {
+                std::copy_n(x.row(reflect_often(row, true_height)), x.row_size, x.row(row));
+                continue;
+            }
+            for (int colour = 0; colour < 3; colour++) {
+                const float* from = incoming + (long(colour) * count + row - first) * true_width;
+                float* to = x.row(row) + long(colour) * size.width;
+                std::copy_n(from, true_width, to);
+                for (int i = true_width; i < size.width; i++) to[i] = from[reflect_often(i, true_width)];
+            }
+        }
+        return true;
+    }
+
+    bool write(int chunk) const {
+        const int count = out_rows(chunk);
+        return !count || !write_rows(first_out_row(chunk), count, outgoing[chunk % 2]);
+    }
+
+    Image image() const { return {x.data, size.width, x.row_size, x.held}; }
+
+    const Sizes& size;
+    const Distances distance;
+    const int last_chunk, true_height, true_width, seen;  // `seen`: rows of the last a that the tail looks at
+    const ReadRows read_rows;
+    const WriteRows write_rows;
+    Maps maps;
+    Map x;
+    float *incoming, *outgoing[2];
+    std::vector<StageState> stages;
+    std::vector<Worker> workers;
+    int next_out_row = 0;
+    std::mutex mutex;  // of what follows
+    std::condition_variable changed;
+    std::vector<Lane> lanes;
+    int32_t failure = 0;
 };
 
 }  // namespace
@@ -762,9 +1114,10 @@ int32_t ssiu_run(const Sizes* sizes, float* packed, float* memory, int32_t batch
     const auto work = [&](int index) {
         while (!begin) std::this_thread::yield();
         if (begin < 0) return;
+        const long plane = long(sizes->height) * sizes->width, out_plane = long(sizes->out_height) * sizes->out_width;
         for (long i = 0; i < batch; i++)
-            plan.workers[index].run(images + i * 3 * sizes->height * sizes->width,
-                                    out + i * 3 * sizes->out_height * sizes->out_width, meeting);
+            plan.workers[index].run({images + i * 3 * plane, plane, sizes->width, sizes->height},
+                                    {out + i * 3 * out_plane, out_plane, sizes->out_width, 0}, meeting);
     };
     std::vector<std::thread> threads;
     try {
@@ -776,6 +1129,25 @@ int32_t ssiu_run(const Sizes* sizes, float* packed, float* memory, int32_t batch
     work(0);
     for (auto& thread : threads) thread.join();
     return begin < 0;
+}
+
+// Rows of the input that are in flight in `ssiu_stream`.
+int32_t ssiu_stream_rows(const Sizes* sizes) { return rows_in_flight(*sizes); }
+
+// Floats of memory that it works in: the same for any height.
+size_t ssiu_stream_memory(const Sizes* sizes) {
+    Arena none{nullptr}, arena{nullptr};
+    const Weights weights(none, *sizes);
+    Stream(arena, *sizes, weights, nullptr, nullptr);
+    return arena.used;
+}
+
+// One image, whose rows (3, n, out_width / scale) `read` brings and (3, n, out_width) `write` takes, both in order and
+// called from this thread alone. Returns 0, 1 if threads cannot be had, or 2 if a call did not return 0.
+int32_t ssiu_stream(const Sizes* sizes, float* packed, float* memory, ReadRows read, WriteRows write) {
+    Arena of_weights{packed}, arena{memory};
+    const Weights weights(of_weights, *sizes);
+    return Stream(arena, *sizes, weights, read, write).run();
 }
 
 // GELU and e^x of n numbers in place, n a multiple of 16: for tests.

@@ -2,6 +2,7 @@
 
     fast = CpuInference(model)  # an SSIU
     sr = fast(x)  # (B, 3, H, W) -> (B, 3, sH, sW), no gradients
+    fast.stream(height, width, read, write)  # the same for one image whose rows are read and written in order
 
 The code is compiled once, for the processor at hand, by the C++17 compiler that is there: CXX, else c++, g++ or
 clang++. That takes seconds; the result is kept in the user's cache folder (models/cache.py).
@@ -16,23 +17,24 @@ import shutil
 import subprocess
 import tempfile
 import threading
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .cache import cache_folder, digest, write_whole
-from .ssiu import BLOCK, ESAM, HALO, MSGM, SSIU, SSReM, reflect_pad
+from .cpu_weights import LANES, pack
+from .ssiu import MULTIPLE, SSIU, reflect_pad
+from .streaming import ReadRows, StreamPlan, WriteRows, check_rows, check_size
 
 SOURCE = Path(__file__).with_suffix(".cpp")
 FLAGS = ("-O3", "-std=c++17", "-ffp-contract=fast", "-fno-math-errno", "-shared", "-fPIC", "-pthread")
 NATIVE = "-mcpu=native" if platform.machine().lower() in ("arm64", "aarch64") else "-march=native"
-WINDOW = BLOCK + 2 * HALO
-LANES = 16  # channels are padded to a multiple of it: the floats of the widest vector
-TAPS = 32  # likewise the 27 taps of the last convolution
 MIN_BAND = 8  # rows per thread; up to six more are computed anew at its edges
+NO_THREADS = 1  # what ssiu_run and ssiu_stream return if the system does not give them
+RowsCallback = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_int32, ctypes.c_int32, ctypes.c_void_p)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -76,7 +78,8 @@ def load(architecture: str) -> ctypes.CDLL:
             out.replace(built)
         write_whole(_checksum_file(built), content.encode())
     code = ctypes.CDLL(str(built))
-    code.ssiu_weights.restype = code.ssiu_memory.restype = ctypes.c_size_t
+    for function in (code.ssiu_weights, code.ssiu_memory, code.ssiu_stream_memory):
+        function.restype = ctypes.c_size_t
     return code
 
 
@@ -128,96 +131,6 @@ class Sizes(ctypes.Structure):
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Weights, in the order in which cpu.cpp takes them
-
-
-class Packing:
-    """Flat tensors, each of a multiple of 16 floats, of weights whose channels are padded with zeros."""
-
-    def __init__(self, channels: int):
-        self.width = -(-channels // LANES) * LANES
-        self.pieces: list[Tensor] = []
-
-    def add(self, piece: Tensor) -> None:
-        piece = piece.detach().flatten()
-        self.pieces.append(F.pad(piece, (0, -len(piece) % 16)))
-
-    def per_channel(self, piece: Tensor) -> None:
-        """(..., C)."""
-        self.add(F.pad(piece, (0, self.width - piece.shape[-1])))
-
-    def matrix(self, weight: Tensor, bias: Tensor | None = None) -> None:
-        """A product, `weight` (C_out, C_in) or several of them side by side, (n, C_out, C_in); with its bias."""
-        weight = weight if weight.dim() == 3 else weight[None]
-        n, c_out, c_in = weight.shape
-        padded = F.pad(weight, (0, self.width - c_in, 0, self.width - c_out))
-        self.add(padded.permute(2, 0, 1))
-        self.per_channel(bias if bias is not None else weight.new_zeros(n, c_out))
-
-    def conv(self, conv: nn.Conv2d) -> None:
-        """A 1x1 convolution."""
-        self.matrix(conv.weight.flatten(1), conv.bias)
-
-    def depthwise(self, conv: nn.Module, channels: int) -> None:
-        """A depthwise 3x3 convolution; for nn.Identity (an ablation), one that changes nothing."""
-        if isinstance(conv, nn.Identity):
-            taps, bias = F.pad(torch.ones(channels, 1, 1, 1), (1, 1, 1, 1)), torch.zeros(channels)
-        else:
-            taps, bias = conv.weight, conv.bias
-        self.per_channel(taps.flatten(1).t())
-        self.per_channel(bias)
-
-    def gate(self, msgm: MSGM) -> None:
-        conv_a, depthwise, conv_c = msgm.project_in2
-        for conv in (msgm.project_in1, conv_a, conv_c, msgm.project_out):
-            self.conv(conv)
-        self.depthwise(depthwise, conv_a.out_channels)
-
-    def attention(self, esam: ESAM) -> None:
-        channels = esam.qkv_conv.in_channels
-        queries, *keys_values = esam.qkv_conv.weight.flatten(1).split(channels)
-        self.matrix(queries)
-        self.matrix(torch.stack(keys_values))
-        rel_h, rel_w = esam.rel_h.expand(-1, -1, WINDOW, -1), esam.rel_w.expand(-1, WINDOW, -1, -1)
-        self.per_channel(torch.cat([rel_h, rel_w], dim=-1)[0].repeat(1, 1, esam.heads))
-        self.depthwise(esam.LocalProp[0], channels)
-
-    def stage(self, stage: SSReM) -> None:
-        self.per_channel(stage.norm.body.weight)
-        self.per_channel(stage.norm.body.bias)
-        for msgm in (stage.s1, stage.s2, stage.s4, stage.ffn):
-            self.gate(msgm)
-        if stage.s3 is not None:
-            self.attention(stage.s3)
-
-    def tail(self, tail: nn.Sequential) -> None:
-        for conv, shuffle in zip(tail[:-1:3], tail[1:-1:3], strict=True):
-            sides = range(shuffle.upscale_factor)
-            weight = conv.weight.flatten(1).unflatten(0, (-1, len(sides), len(sides)))  # (C_out, r, r, C_in)
-            bias = conv.bias.unflatten(0, (-1, len(sides), len(sides)))
-            for i in sides:
-                for j in sides:
-                    self.matrix(weight[:, i, j], bias[:, i, j])
-        taps = tail[-1].weight.permute(1, 2, 3, 0).flatten(1)  # (C, 27), ordered (row, column, RGB)
-        self.add(F.pad(taps, (0, TAPS - taps.shape[1], 0, self.width - len(taps))))
-        self.add(torch.zeros(TAPS))
-        self.add(tail[-1].bias)
-
-
-def pack(model: SSIU) -> Tensor:
-    packing = Packing(model.head.out_channels)
-    packing.per_channel(model.head.weight.flatten(1).t())
-    packing.per_channel(model.head.bias)
-    for stage in model.body:
-        packing.stage(stage)
-    if model.moe is not None:
-        for conv in (model.moe.fc_a, model.moe.fc_b, model.moe.fc_c, model.moe.fuse):
-            packing.conv(conv)
-    packing.tail(model.tail)
-    return torch.cat(packing.pieces)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
 # The path
 
 
@@ -237,8 +150,8 @@ class CpuInference:
     The weights are packed at the first call, and anew when a parameter has changed since (an optimiser step,
     load_state_dict: whatever moves a tensor or its version). The memory that the largest input so far took is kept, as
     fresh memory is slow: the system hands it out page by page, zeroed. It runs in as many threads as PyTorch does
-    (torch.set_num_threads), and their number does not change a bit of the result. Calls from several threads wait for
-    one another.
+    (torch.set_num_threads), and their number does not change a bit of the result, nor does streaming. Calls from
+    several threads wait for one another; streams run beside them, each in memory of its own.
 
     Raises:
         ValueError: a model or an input that this path cannot run (see `unsupported`).
@@ -262,11 +175,87 @@ class CpuInference:
             raise ValueError(f"the input is {x.dtype} on {x.device}; the CPU path takes float32 on the CPU")
         if x.dim() != 4 or x.shape[1] != 3 or 0 in x.shape:
             raise ValueError(f"the input has the shape {tuple(x.shape)}; (B, 3, H, W) is taken")
-        model, esam, (height, width) = self.model, self.model.body[0].s3, x.shape[-2:]
+        height, width = x.shape[-2:]
         x = reflect_pad(x).contiguous()
-        out = x.new_empty(len(x), 3, model.scale * height, model.scale * width)
+        out = x.new_empty(len(x), 3, self.model.scale * height, self.model.scale * width)
+        sizes = self.sizes(height, width, max(min(torch.get_num_threads(), x.shape[2] // MIN_BAND), 1))
+        with self.lock:
+            self.update(sizes)
+            self.take_memory(self.code.ssiu_memory(ctypes.byref(sizes)))
+            pointers = (ctypes.c_void_p(tensor.data_ptr()) for tensor in (self.weights, self.memory, x, out))
+            weights, memory, images, sr = pointers
+            if self.code.ssiu_run(ctypes.byref(sizes), weights, memory, len(x), images, sr):
+                raise no_threads(sizes)
+        return out
+
+    def plan(self, height: int, width: int, limit_mib: float | None = None) -> StreamPlan:
+        """What `stream` will take, with as many threads as `limit_mib` has room for.
+
+        Raises:
+            ModelError: not even one has; or a size that cannot be streamed.
+        """
+        check_size(height, width)
+        threads = min(torch.get_num_threads(), len(self.model.body) + 1)  # a thread per stage is busy, no more
+        while True:
+            sizes = self.sizes(height, width, threads)
+            mib = self.code.ssiu_stream_memory(ctypes.byref(sizes)) * 4 / 2**20
+            plan = StreamPlan(
+                height, width, self.model.scale, self.code.ssiu_stream_rows(ctypes.byref(sizes)), mib, threads
+            )
+            if limit_mib is None or mib <= limit_mib or threads == 1:
+                return plan.within(limit_mib)
+            threads -= 1
+
+    @torch.no_grad()
+    def stream(
+        self, height: int, width: int, read: ReadRows, write: WriteRows, limit_mib: float | None = None
+    ) -> StreamPlan:
+        """The forward pass of one image that is never whole; the bits are those of a call with the whole image.
+
+        Args:
+            read, write: see models/streaming.py; both are called from the calling thread. What `write` is given is
+                valid until it returns. An exception in one of them ends the stream and is raised here.
+
+        Raises:
+            ModelError: see `plan`; or rows of the wrong shape or kind.
+        """
+        plan = self.plan(height, width, limit_mib)
+        sizes = self.sizes(height, width, plan.threads)
+        with self.lock:
+            self.update(sizes)
+            self.take_memory(self.code.ssiu_stream_memory(ctypes.byref(sizes)))
+            weights, memory, self.memory = self.weights, self.memory, torch.empty(0)
+        errors: list[BaseException] = []
+
+        def bring(first: int, count: int, to: int) -> None:
+            rows = read(first, count)
+            check_rows(rows, count, width)
+            floats(to, count, width).copy_(rows)
+
+        def hand_out(first: int, count: int, at: int) -> None:
+            write(first, floats(at, count, width * plan.scale))
+
+        status = self.code.ssiu_stream(
+            ctypes.byref(sizes),
+            ctypes.c_void_p(weights.data_ptr()),
+            ctypes.c_void_p(memory.data_ptr()),
+            RowsCallback(keeping(errors, bring)),
+            RowsCallback(keeping(errors, hand_out)),
+        )
+        with self.lock:
+            if len(memory) > len(self.memory):
+                self.memory = memory
+        if errors:
+            raise errors.pop()
+        if status == NO_THREADS:
+            raise no_threads(sizes)
+        return plan
+
+    def sizes(self, height: int, width: int, threads: int) -> Sizes:
+        """Of an input before padding."""
+        model, esam = self.model, self.model.body[0].s3
         channels = model.head.out_channels
-        sizes = Sizes(
+        return Sizes(
             channels=-(-channels // LANES) * LANES,
             true_channels=channels,
             stages=len(model.body),
@@ -274,23 +263,15 @@ class CpuInference:
             has_esam=esam is not None,
             has_moe=model.moe is not None,
             scale=model.scale,
-            height=x.shape[2],
-            width=x.shape[3],
-            out_height=out.shape[2],
-            out_width=out.shape[3],
-            threads=max(min(torch.get_num_threads(), x.shape[2] // MIN_BAND), 1),
+            height=-(-height // MULTIPLE) * MULTIPLE,
+            width=-(-width // MULTIPLE) * MULTIPLE,
+            out_height=model.scale * height,
+            out_width=model.scale * width,
+            threads=threads,
         )
-        with self.lock:
-            self.update(sizes)
-            pointers = (ctypes.c_void_p(tensor.data_ptr()) for tensor in (self.weights, self.memory, x, out))
-            weights, memory, images, sr = pointers
-            if self.code.ssiu_run(ctypes.byref(sizes), weights, memory, len(x), images, sr):
-                what = f"the system does not give {sizes.threads} threads"
-                raise RuntimeError(f"{what}; ask for fewer with torch.set_num_threads")
-        return out
 
     def update(self, sizes: Sizes) -> None:
-        """Pack the weights, if they have changed, and take memory, if the size has."""
+        """Pack the weights, if they have changed."""
         version = [(parameter.data_ptr(), parameter._version) for parameter in self.model.parameters()]
         if version != self.version:
             self.check()
@@ -298,7 +279,34 @@ class CpuInference:
             expected = self.code.ssiu_weights(ctypes.byref(sizes))
             if len(self.weights) != expected:
                 raise RuntimeError(f"{len(self.weights)} packed weights where models/cpu.cpp takes {expected}")
-        needed = self.code.ssiu_memory(ctypes.byref(sizes))
-        if len(self.memory) < needed:
+
+    def take_memory(self, floats: int) -> None:
+        """At least `floats` of it."""
+        if len(self.memory) < floats:
             self.memory = torch.empty(0)  # what was taken is given back before more is
-            self.memory = torch.empty(needed)
+            self.memory = torch.empty(floats)
+
+
+def floats(address: int, count: int, width: int) -> Tensor:
+    """`count` rows of three colours, (3, count, width), that lie there."""
+    memory = (ctypes.c_float * (3 * count * width)).from_address(address)
+    return torch.frombuffer(memory, dtype=torch.float32).view(3, count, width)
+
+
+def keeping(errors: list[BaseException], action: Callable[[int, int, int], None]) -> Callable[[int, int, int], int]:
+    """`action` for compiled code, through which no exception passes: kept in `errors`, and 1 in place of 0."""
+
+    def call(first: int, count: int, address: int) -> int:
+        try:
+            action(first, count, address)
+        except BaseException as error:
+            errors.append(error)
+            return 1
+        return 0
+
+    return call
+
+
+def no_threads(sizes: Sizes) -> RuntimeError:
+    what = f"the system does not give {sizes.threads} threads"
+    return RuntimeError(f"{what}; ask for fewer with torch.set_num_threads")

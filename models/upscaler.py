@@ -5,7 +5,8 @@ upscale = load("x4")
 large = upscale(image)  # uint8 (H, W, 3) RGB array -> uint8 (4 H, 4 W, 3)
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,11 @@ import torch
 from torch import Tensor
 
 from .architecture import Architecture, detect_architecture
-from .backends import inference
+from .backends import inference, streaming
 from .errors import ModelError
 from .pixels import from_network, to_network
 from .ssiu import SCALES, SSIU
+from .streaming import Streamer, stream
 from .weight_file import refusal
 from .weights import SHIPPED, put_weights, read_weights, shipped_weights
 
@@ -39,7 +41,7 @@ class Upscaler:
         precision: str = "float32",
         say: Callable[[str], None] | None = None,
     ):
-        self.weights, self.device = weights, device
+        self.weights, self.device, self.precision = weights, device, precision
         content = read_weights(weights)
         self.architecture = _architecture(content, weights)
         self.model = _built(self.architecture, content, weights)
@@ -50,6 +52,25 @@ class Upscaler:
     @property
     def scale(self) -> int:
         return self.architecture.scale
+
+    @cached_property
+    def streamer(self) -> Streamer:
+        """What `stream` runs through; `streamer.plan(height, width)` says what it will take."""
+        return streaming(self.model, self.backend, self.precision)
+
+    def stream(self, image, limit_mib: float | None = None) -> Iterator[Tensor]:
+        """The image, `scale` times as large, row by row, in memory that its height does not change.
+
+        Args:
+            image: an array (H, W, 3) of uint8, uint16 or float, which may be memory-mapped.
+            limit_mib: the memory that the rows in flight may take.
+
+        Yields: float32 (3, n, sW) on the CPU, rows after the last ones, neither clipped nor rounded.
+
+        Raises:
+            ModelError: see `models.streaming.stream` and `models.backends.streaming`.
+        """
+        return stream(self.streamer, image, limit_mib)
 
     def __repr__(self) -> str:
         return f"Upscaler({self.architecture}; {self.backend} on {self.device}; {self.weights})"

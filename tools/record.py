@@ -97,7 +97,7 @@ def read_run(folder: Path) -> Run:
     if not file.is_file():
         raise InputError(f"{file}: no such file; is {folder} a run of train.py?")
     try:
-        run = Run(folder, config, [json.loads(line) for line in file.read_text().splitlines()])
+        run = Run(folder, config, [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line])
     except ValueError as error:
         raise InputError(f"{file}: a line is no record, cut short perhaps ({error}); --resume the run") from error
     if not run.starts or not run.by_set("validation"):

@@ -77,6 +77,7 @@ def pack_flipped_under_way(case: Case) -> None:
     if "start the run again from its beginning" in ended.err:  # what was saved may have learnt from it
         case.undo()
         shutil.rmtree(case.run)
+        case.reached = 0
 
 
 @fault("pack cut short, replaced or deleted between two pieces")

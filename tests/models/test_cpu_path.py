@@ -2,6 +2,7 @@
 
 import ctypes
 import math
+import os
 import platform
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from helpers import ROOT
 
 from models import ModelError, cpu, create_model, inference
 from models.cpu import CpuInference, unsupported
@@ -198,15 +200,16 @@ torch.set_num_threads(2)
 held = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (held + 2**22, resource.RLIM_INFINITY))  # no room for a thread's stack
 try:
-    fast(x)
+    {call}
 except RuntimeError as error:
     print(error)
 """
 
 
 @pytest.mark.skipif(platform.system() != "Linux", reason="reads its own size from /proc")
-def test_threads_that_cannot_be_had_are_an_error_not_a_crash():
-    run = subprocess.run([sys.executable, "-c", STARVED], capture_output=True, text=True, cwd=cpu.SOURCE.parents[1])
+@pytest.mark.parametrize("call", ["fast(x)", "fast.stream(16, 16, lambda *_: x[0], lambda *_: None)"])
+def test_threads_that_cannot_be_had_are_an_error_not_a_crash(call):
+    run = subprocess.run([sys.executable, "-c", STARVED.format(call=call)], capture_output=True, text=True, cwd=ROOT)
     assert run.stdout == "the system does not give 2 threads; ask for fewer with torch.set_num_threads\n", run.stderr
 
 
@@ -334,3 +337,38 @@ def test_the_source_compiles_without_warnings():
     compiler = cpu.find_compiler()
     command = [*compiler, *cpu.FLAGS, cpu.NATIVE, "-Wall", "-Wextra", "-fsyntax-only", str(cpu.SOURCE)]
     assert subprocess.run(command, capture_output=True, text=True).stderr == ""
+
+
+UNDEFINED = """
+import sys, torch
+from models import cpu
+from models.architecture import Architecture
+cpu.FLAGS = (*cpu.FLAGS, "-O1", "-fsanitize=undefined", "-fno-sanitize-recover=all")
+try:
+    code = cpu.load(cpu.NATIVE)
+except (OSError, RuntimeError) as error:
+    sys.exit(f"no sanitizer: {error}")
+cpu.compiled = lambda: code
+from models.ssiu import SSIU
+torch.set_num_threads(2)
+for model in (SSIU(3, 8, 2, 3), SSIU(4, 8, 2, 3, use_esam=False, use_moe=False)):
+    fast, x = cpu.CpuInference(model), torch.rand(3, 70, 20)
+    fast(x[None])
+    fast.stream(70, 20, lambda first, count: x[:, first : first + count], lambda first, rows: None)
+print("done")
+"""
+
+
+def test_neither_way_through_the_compiled_code_does_what_is_undefined(tmp_path):
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    run = subprocess.run(
+        [sys.executable, "-c", UNDEFINED],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=environment,
+        check=False,
+    )
+    if run.stderr.startswith("no sanitizer"):
+        pytest.skip(run.stderr.splitlines()[0])
+    assert run.stdout == "done\n", run.stderr
