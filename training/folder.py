@@ -12,7 +12,7 @@ from models.weights import read_checkpoint
 from training.checkpoint_form import checked_form
 from training.checkpoints import SavedRun, load_run, run_checkpoints, set_aside
 from training.launch import is_first_process, launch
-from utils import InputError, atomic_write, held_folder
+from utils import InputError, atomic_write, held_folder, remove_leftovers
 
 CONFIG_FILE = "config.yml"  # a copy for people: a checkpoint holds the config that it was written under
 FIXED = ("pretrain", "pretrain_new_tail", "log_path", "log_name")  # of the start of a run
@@ -41,6 +41,8 @@ def held_run(folder: Path, resume: bool) -> Iterator[SavedRun | None]:
     if resume and not folder.is_dir():
         raise InputError(f"{folder}: no run to go on with: it is not there; start it with --config")
     with held_folder(folder):
+        for images in (folder / "images").glob("*"):  # of a validation, see training/validation.py
+            remove_leftovers(images)
         saved = find_saved(folder, tidy=True) if resume or _is_restarted(folder) else None
         launch().first_says(saved.path.name if saved else "")
         yield saved

@@ -137,6 +137,9 @@ class Case:
         if any(self.run.glob("*.pt")):
             return ["--resume", self.run]
         if (self.run / "config.yml").exists():  # it ended before its first checkpoint: to be removed, as it says
+            if self.undo:  # a folder may be read-only till then
+                self.undo()
+                self.undo = None
             shutil.rmtree(self.run)
         file, data = self.folder / "config.yml", self.own_data or self.reference.data
         cache = {"cache_path": str(self.cache)} if self.own_data else {}

@@ -176,6 +176,14 @@ def test_a_config_file_that_cannot_be_read_is_written_anew_also_where_nothing_is
     assert path.read_bytes() == (whole / "config.yml").read_bytes()
 
 
+def test_what_killed_writes_left_in_the_folder_and_among_its_images_is_gone_afterwards(run):
+    for place in (run, run / "images" / "Sample"):
+        place.mkdir(parents=True, exist_ok=True)
+        (place / ".x.png.0123456789abcdef.tmp").touch()
+    resume(run)
+    assert list(run.rglob("*.tmp")) == []
+
+
 def test_a_second_start_in_the_folder_of_a_run_is_refused_also_while_it_ends(tiny_config, tmp_path, monkeypatch):
     """The other run ends between the choice of the folder and its lock."""
     file = tiny_config(epochs=1, eval_sets=[], log_name="one")
