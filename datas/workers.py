@@ -1,8 +1,10 @@
 """Processes that share the work on many images."""
 
+import ctypes
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
@@ -14,6 +16,7 @@ from utils import InputError
 
 MOST_JOBS = 61  # processes; Windows cannot wait for more
 JOBS = min(os.cpu_count() or 1, MOST_JOBS)
+PR_SET_PDEATHSIG, SIGKILL = 1, 9  # Linux: prctl(2), signal(7)
 
 
 @contextmanager
@@ -59,6 +62,8 @@ def _ctrl_c_later() -> Iterator[None]:
 def start_worker(_number: int = 0) -> None:
     """What a process does first: from then on it leaves Ctrl-C to its parent, and ends when its parent does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":  # at once, before it finds its pipes broken and says so
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, SIGKILL)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -1,8 +1,12 @@
 """Loader processes that may die: batches go on from where they stopped, as batch t is a function of t alone."""
 
+import copy
+import multiprocessing
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
+from multiprocessing.context import BaseContext
 
 import torch
 from torch.utils.data import DataLoader
@@ -56,6 +60,7 @@ def _iterate(data: TrainSet, iterations: range, processes: int, pinned: bool) ->
             worker_init_fn=start_worker,
             pin_memory=pinned,
             prefetch_factor=PREFETCH if processes else None,
+            multiprocessing_context=_context() if processes else None,
             generator=torch.Generator(),  # a resumed run makes a new loader, and the common generator is the network's
         )
     )
@@ -64,6 +69,26 @@ def _iterate(data: TrainSet, iterations: range, processes: int, pinned: bool) ->
         # finds out as well, within seconds, where a batch is waited for.
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     return iterator
+
+
+class _Flag:
+    """A multiprocessing event without the lock that a killed process may die with, and leave all others waiting for."""
+
+    def __init__(self, context: BaseContext):
+        self._value = context.RawValue("b", 0)
+
+    def set(self) -> None:
+        self._value.value = 1
+
+    def is_set(self) -> bool:
+        return bool(self._value.value)
+
+
+def _context() -> BaseContext:
+    """The usual way to start processes, with such events: PyTorch's loader asks one for every batch."""
+    context = copy.copy(multiprocessing.get_context(multiprocessing.get_start_method()))
+    vars(context)["Event"] = partial(_Flag, context)
+    return context
 
 
 def _first_line(error: Exception) -> str:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,26 @@ def test_a_run_whose_loaders_are_killed_goes_on_to_the_same_bits(how, count, tin
     log = (tmp_path / "run" / "train.log").read_text()
     assert log.count("; the loader is started again, with the same batches") == 1
     assert multiprocessing.active_children() == []
+
+
+def test_a_loader_that_is_killed_takes_no_lock_with_it_that_others_wait_for(tiny_config, tmp_path, monkeypatch):
+    """PyTorch's loader asks an event for every batch, whose lock a process may hold when it is killed."""
+    parent = os.getpid()
+
+    def dying(event):
+        if os.getpid() == parent:
+            return Event.is_set(event)
+        event._cond.acquire()
+        os._exit(9)
+
+    class Patched(Event):
+        is_set = dying
+
+    monkeypatch.setattr("multiprocessing.synchronize.Event", Patched)
+    config = load_config(tiny_config(threads=2, epochs=1, eval_sets=[]))
+    assert train(config, tmp_path / "run") == 0
+    at_iteration(3, lambda: kill_loaders(signal.SIGKILL, 2), monkeypatch)
+    assert train(config, tmp_path / "killed") == 0
 
 
 def test_a_run_whose_loaders_die_again_and_again_ends_in_one_line(tiny_config, tmp_path, monkeypatch):
