@@ -22,7 +22,7 @@ from pathlib import Path
 
 from datas.names import usable_path
 from evaluation.evaluator import self_ensemble
-from models import BACKENDS, PRECISIONS, ModelError, Upscaler, load
+from models import BACKENDS, PRECISIONS, ModelError, load
 from models.architecture import detect_architecture
 from models.devices import device_name
 from models.weights import read_weights
@@ -31,6 +31,7 @@ from pictures.fit import Size
 from pictures.names import find_sources, remove_leftovers_of, without_results
 from pictures.plan import Plan, make_plan
 from pictures.read import read_file
+from pictures.rows import Runner, Whole
 from pictures.write import FORMATS, QUALITY, SUFFIXES
 from utils import InputError, run_command
 
@@ -83,14 +84,14 @@ def chosen_scale(arguments: argparse.Namespace) -> int:
     return found.scale
 
 
-def open_upscaler(arguments: argparse.Namespace, scale: int, say: Callable[[str], None]) -> Upscaler:
+def open_upscaler(arguments: argparse.Namespace, scale: int, say: Callable[[str], None]) -> Runner:
     weights = arguments.weights or f"x{scale}"
     upscaler = load(weights, arguments.device, arguments.backend, arguments.precision, say)
-    averaged = ""
-    if arguments.self_ensemble:
-        upscaler.network, averaged = self_ensemble(upscaler.network), ", self-ensemble x8"
+    averaged = ", self-ensemble x8" if arguments.self_ensemble else ""
     where = f"{arguments.precision} on {device_name(upscaler.device)}, backend {upscaler.backend}"
     say(f"weights: {upscaler.weights}; {where}{averaged}")
+    if arguments.self_ensemble:
+        return Whole(self_ensemble(upscaler.network), upscaler.device, upscaler.backend, scale)
     return upscaler
 
 
@@ -130,7 +131,7 @@ def result_folder(out: str | None) -> Path | None:
     return folder
 
 
-def work(plan: Plan, upscaler: Upscaler, wanted: Wanted, overwrite: bool) -> None:
+def work(plan: Plan, upscaler: Runner, wanted: Wanted, overwrite: bool) -> None:
     """Do the plan's jobs; those that fail move from its jobs to its failures."""
     remove_leftovers_of(job.out for job in plan.jobs)
     jobs, plan.jobs = plan.jobs, []

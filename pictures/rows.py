@@ -1,6 +1,7 @@
 """The network on a whole picture: from an array to bands of super-resolved rows."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -8,6 +9,8 @@ import torch
 from torch import Tensor
 
 BAND = 256  # rows that are handed on at once
+LARGE = 2**18  # pixels of a picture whose rows flow through the network; whole maps would take over 500 MiB
+STREAMING = ("plain", "cpu")  # backends whose rows flow
 
 
 class Runner(Protocol):
@@ -15,18 +18,39 @@ class Runner(Protocol):
 
     Attributes:
         network: (1, 3, H, W) in [0, 1] -> float32 (1, 3, sH, sW).
-        device: where it runs.
+        device, backend: where it runs, and through which implementation.
+        stream: an image (H, W, 3) -> float32 (3, n, sW), row by row; None where pictures must be taken whole.
     """
 
-    network: Callable[[Tensor], Tensor]
-    device: torch.device
+    @property
+    def network(self) -> Callable[[Tensor], Tensor]: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def backend(self) -> str: ...
 
     @property
     def scale(self) -> int: ...
 
+    @property
+    def stream(self) -> Callable[[np.ndarray], Iterator[Tensor]] | None: ...
+
+
+@dataclass
+class Whole:
+    """A network that takes pictures whole, such as the average over a picture's flips and transpositions."""
+
+    network: Callable[[Tensor], Tensor]
+    device: torch.device
+    backend: str
+    scale: int
+    stream: None = None
+
 
 def sr_rows(upscaler: Runner, image: np.ndarray) -> Iterator[np.ndarray]:
-    """Super-resolve an image; its rows come from the top down.
+    """Super-resolve an image; its rows come from the top down. A large one takes memory by its width alone.
 
     Args:
         image: (H, W, 3), uint8, uint16, or float32 in [0, 1].
@@ -34,6 +58,10 @@ def sr_rows(upscaler: Runner, image: np.ndarray) -> Iterator[np.ndarray]:
     Yields:
         float32 (h, sW, 3), neither clipped nor rounded, h rows at a time.
     """
+    if upscaler.stream is not None and upscaler.backend in STREAMING and image.shape[0] * image.shape[1] > LARGE:
+        for rows in upscaler.stream(image):
+            yield rows.permute(1, 2, 0).contiguous().numpy()
+        return
     largest = 1 if image.dtype == np.float32 else np.iinfo(image.dtype).max
     x = torch.from_numpy(np.ascontiguousarray(image)).to(upscaler.device)
     with torch.no_grad():

@@ -3,9 +3,9 @@
     python -m tools.soak --minutes 60 --images 500 --plot docs/soak.png          on Linux
 
 Trains the small network of configs/sample_x4.yml on scikit-image's photographs, then runs test.py with the shipped x4
-weights on crops of them, each in a process of its own. Every few seconds the memory (its share of shared pages
-included) and the open files of that process and of all its children are read from /proc. The printed lines compare
-the second tenth of each part, when all is warm, with the last.
+weights on crops of them, each in a process of its own. Every few seconds the memory (without pages of files) and the
+open files of that process and of all its children are read from /proc. The printed lines compare the second tenth of
+each part, when all is warm, with the last.
 """
 
 import argparse
@@ -60,9 +60,12 @@ def family(pid: int) -> list[int]:
 
 
 def memory_mib(pid: int) -> float:
-    """Proportional resident memory of a process: pages that n processes share count 1/n each."""
+    """Resident memory of a process that is no file's; pages that n processes share count 1/n each.
+
+    Pages of files, such as libraries, are left out: the share of them changes as other programs start and end.
+    """
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("Pss:")).split()[1]) / 1024
+    return sum(int(line.split()[1]) for line in lines if line.startswith(("Pss_Anon:", "Pss_Shmem:"))) / 1024
 
 
 def look(pid: int, seconds: float, seen: Watch) -> None:

@@ -1,7 +1,5 @@
 """What the tests of pictures share: photographs, and networks whose results can be written down."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import skimage.data
@@ -9,10 +7,9 @@ import torch
 from helpers import build
 
 from pictures import upscale_bytes
+from pictures.rows import Whole
 
-NEAREST = SimpleNamespace(
-    network=lambda x: x.repeat_interleave(2, 2).repeat_interleave(2, 3), device=torch.device("cpu"), scale=2
-)
+NEAREST = Whole(lambda x: x.repeat_interleave(2, 2).repeat_interleave(2, 3), torch.device("cpu"), "none", scale=2)
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 """Transparency: no fringe, and nothing that was clear or solid becomes anything else."""
 
 import io
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +9,7 @@ from PIL import Image
 
 from models import load
 from pictures import Wanted, upscale_bytes
+from pictures.rows import Whole
 from utils import InputError
 
 SIDE = 48
@@ -81,7 +81,7 @@ def test_an_alpha_channel_that_says_nothing_is_kept_and_costs_nothing(photo, ups
         calls.append(x)
         return upscaler.network(x)
 
-    counting = SimpleNamespace(network=counted, device=torch.device("cpu"), scale=2)
+    counting = Whole(counted, torch.device("cpu"), "none", scale=2)
     large, _ = run(counting, np.dstack([photo, np.full(photo.shape[:2], 255, np.uint8)]))
     assert np.array_equal(large[:, :, :3], upscaler(photo))
     assert (large[:, :, 3] == 255).all()

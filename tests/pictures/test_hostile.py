@@ -148,7 +148,7 @@ def test_pipes_and_folders_are_not_waited_for(tmp_path):
 )
 def test_too_little_memory_is_one_line_with_the_size_and_a_remedy(photo, error):
     class Full:
-        scale, device = 2, "cpu"
+        scale, device, backend, stream = 2, "cpu", "none", None
 
         def network(self, x):
             raise error
@@ -159,7 +159,7 @@ def test_too_little_memory_is_one_line_with_the_size_and_a_remedy(photo, error):
 
 def test_other_errors_of_the_network_are_not_hidden(photo):
     class Broken:
-        scale, device = 2, "cpu"
+        scale, device, backend, stream = 2, "cpu", "none", None
 
         def network(self, x):
             raise RuntimeError("shapes do not fit")
