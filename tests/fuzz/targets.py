@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
@@ -39,28 +39,25 @@ class Target:
     read: Callable[[Path, bytes], object]
     expected: tuple[type[Exception], ...] = (InputError, ModelError)
     weight: int = 1  # its share of the inputs
-    prepared: dict = field(default_factory=dict)
 
 
 def make_targets(work: Path) -> dict[str, Target]:
     """All readers by name; `work` is a folder for what they need."""
     images = make_images(work / "images")
     run, config = make_run(work)
-    weights = [read_bytes(run / "best.pt"), read_bytes(run / "iteration_0000002.pt"), *other_forms(work, config)]
+    weights = [(run / "best.pt").read_bytes(), (run / "iteration_0000002.pt").read_bytes(), *other_forms(work, config)]
     configs = [path.read_bytes() for path in [*sorted((ROOT / "configs").rglob("*.yml")), run / "config.yml"]]
-    models = [create_model(config)]
+    model = create_model(config)
     return {
         "config": Target(configs, mutate.blind, read_config, weight=3),
         "--set": Target(overrides(configs), mutate.blind, read_override, weight=2),
-        "checkpoint": Target(weights, mutate.checkpoint, lambda *where: read_weights(models[0], *where), weight=3),
+        "checkpoint": Target(weights, mutate.checkpoint, lambda *where: read_weights(model, *where), weight=3),
         "image": Target(images, mutate.png, read_image, weight=4),
         "manifest": store_target(work),
-        "records": Target([read_bytes(run / "metrics.jsonl")], mutate.jsonic, lambda *what: read_records(run, *what)),
+        "records": Target(
+            [(run / "metrics.jsonl").read_bytes()], mutate.jsonic, lambda *what: read_records(run, *what)
+        ),
     }
-
-
-def read_bytes(path: Path) -> bytes:
-    return path.read_bytes()
 
 
 def make_run(work: Path):
@@ -84,7 +81,7 @@ def other_forms(work: Path, config) -> list[bytes]:
     state = create_model(config).state_dict()
     torch.save(state, work / "bare.pt")
     torch.save({"model": state}, work / "legacy.pt", _use_new_zipfile_serialization=False)
-    return [read_bytes(work / "bare.pt"), read_bytes(work / "legacy.pt"), safetensors.torch.save(state)]
+    return [(work / "bare.pt").read_bytes(), (work / "legacy.pt").read_bytes(), safetensors.torch.save(state)]
 
 
 def make_images(folder: Path) -> list[bytes]:
@@ -100,7 +97,7 @@ def make_images(folder: Path) -> list[bytes]:
         files.append(folder / name)
     Image.fromarray(pixels[:, :, 0]).save(folder / "grey.png")
     Image.fromarray(pixels).quantize(8).save(folder / "palette.png")
-    return [read_bytes(path) for path in [*files, folder / "grey.png", folder / "palette.png"]]
+    return [path.read_bytes() for path in [*files, folder / "grey.png", folder / "palette.png"]]
 
 
 def overrides(configs: list[bytes]) -> list[bytes]:
@@ -160,7 +157,7 @@ def store_target(work: Path) -> Target:
             assert np.array_equal(found.whole(number), image), f"image {number} has other pixels"
         return found
 
-    return Target([read_bytes(manifest)], mutate.jsonic, read, weight=1)
+    return Target([manifest.read_bytes()], mutate.jsonic, read, weight=1)
 
 
 def read_records(run: Path, folder: Path, data: bytes) -> object:

@@ -69,6 +69,14 @@ def is_read_or_refused(read, *arguments):
         return None
 
 
+def load_or_refuse(model, file):
+    """Put the weights of a file into a network, which has finite ones in any case."""
+    found = is_read_or_refused(read_weights, file)
+    if found is not None:
+        is_read_or_refused(put_weights, model, found, file)
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+
+
 @many
 @given(changes=st.dictionaries(st.sampled_from(list(FIELDS)) | TEXT, JSON, min_size=1, max_size=4))
 def test_any_values_of_config_keys_are_taken_or_refused_in_one_line(changes):
@@ -92,10 +100,7 @@ def test_any_content_of_a_checkpoint_is_taken_or_refused_in_one_line(model, chan
         read = is_read_or_refused(read_checkpoint, file)
         if read is not None:
             is_read_or_refused(checked_form, read, file)
-        found = is_read_or_refused(read_weights, file)
-        if found is not None:
-            is_read_or_refused(put_weights, model, found, file)
-    assert all(parameter.isfinite().all() for parameter in model.parameters())
+        load_or_refuse(model, file)
 
 
 @many
@@ -108,10 +113,7 @@ def test_any_weights_are_taken_or_refused_in_one_line(model, changes):
     with tempfile.TemporaryDirectory() as name:
         file = Path(name, "x.pt")
         torch.save({**model.state_dict(), **changes}, file)
-        found = is_read_or_refused(read_weights, file)
-        if found is not None:
-            is_read_or_refused(put_weights, model, found, file)
-    assert all(parameter.isfinite().all() for parameter in model.parameters())
+        load_or_refuse(model, file)
 
 
 @many
