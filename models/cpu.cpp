@@ -170,6 +170,7 @@ struct Sizes {
     int32_t height, width;  // of the input, after padding to multiples of 16
     int32_t out_height, out_width;
     int32_t threads;
+    int32_t left, whole_width;  // the input is a strip: its first column, and the padded width of the image it is of
 };
 
 // Hands out one piece of memory after another; with no memory, it only counts.
@@ -299,15 +300,17 @@ struct Interpolation {
     }
 };
 
-// The same for each of the `out_size` numbers.
+// The same for each number of a strip that begins at `left` and is `held` long. Where a strip ends within its line, what
+// lies beyond is not there, and the nearest number stands for it.
 struct Positions {
     std::vector<int> first, second;
     std::vector<float> weight;
-    Positions(int size, int out_size, bool align_corners) {
-        const Interpolation interpolation(size, out_size, align_corners);
-        for (int i = 0; i < out_size; i++) {
-            const auto [one, two, part] = interpolation(i);
-            first.push_back(one), second.push_back(two), weight.push_back(part);
+    Positions(int size, int factor, bool align_corners, int left, int held) {
+        const Interpolation interpolation(size, factor * size, align_corners);
+        for (int i = 0; i < factor * held; i++) {
+            const auto [one, two, part] = interpolation(factor * left + i);
+            const auto within = [&](int at) { return std::min(std::max(at - left, 0), held - 1); };
+            first.push_back(within(one)), second.push_back(within(two)), weight.push_back(part);
         }
     }
 };
@@ -337,8 +340,8 @@ struct Maps {
                   {arena, depths.experts[2], y.row_size}},
           upsample_rows(s.height / 2, s.height, true),
           skip_rows(s.height, s.height * s.scale, false),
-          upsample_columns(s.width / 2, s.width, true),
-          skip_columns(s.width, s.width * s.scale, false) {
+          upsample_columns(s.whole_width / 2, 2, true, s.left / 2, s.width / 2),
+          skip_columns(s.whole_width, s.scale, false, s.left, s.width) {
         const auto own = [&](int t, int owners, Map StageMaps::*map, int held, long row_size) {
             return t < owners ? Map(arena, held, row_size) : stages[t - owners].*map;
         };

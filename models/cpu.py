@@ -26,8 +26,8 @@ from torch import Tensor, nn
 
 from .cache import cache_folder, digest, write_whole
 from .cpu_weights import LANES, pack
-from .ssiu import MULTIPLE, SSIU, reflect_pad
-from .streaming import ReadRows, StreamPlan, WriteRows, check_rows, check_size
+from .ssiu import SSIU, padded_side, reflect_pad
+from .streaming import ReadRows, StreamPlan, Strip, WriteRows, check_rows, check_size
 
 SOURCE = Path(__file__).with_suffix(".cpp")
 FLAGS = ("-O3", "-std=c++17", "-ffp-contract=fast", "-fno-math-errno", "-shared", "-fPIC", "-pthread")
@@ -126,7 +126,10 @@ def _run(command: list[str]) -> bytes:
 class Sizes(ctypes.Structure):
     """`Sizes` of cpu.cpp."""
 
-    _names = "channels true_channels stages heads has_esam has_moe scale height width out_height out_width threads"
+    _names = (
+        "channels true_channels stages heads has_esam has_moe scale height width out_height out_width threads "
+        "left whole_width"
+    )
     _fields_ = [(name, ctypes.c_int32) for name in _names.split()]
 
 
@@ -208,11 +211,18 @@ class CpuInference:
 
     @torch.no_grad()
     def stream(
-        self, height: int, width: int, read: ReadRows, write: WriteRows, limit_mib: float | None = None
+        self,
+        height: int,
+        width: int,
+        read: ReadRows,
+        write: WriteRows,
+        limit_mib: float | None = None,
+        strip: Strip | None = None,
     ) -> StreamPlan:
         """The forward pass of one image that is never whole; the bits are those of a call with the whole image.
 
         Args:
+            strip: where these columns lie, if they are not the whole image; see models/strips.py.
             read, write: see models/streaming.py; both are called from the calling thread. What `write` is given is
                 valid until it returns. An exception in one of them ends the stream and is raised here.
 
@@ -220,7 +230,7 @@ class CpuInference:
             ModelError: see `plan`; or rows of the wrong shape or kind.
         """
         plan = self.plan(height, width, limit_mib)
-        sizes = self.sizes(height, width, plan.threads)
+        sizes = self.sizes(height, width, plan.threads, strip)
         with self.lock:
             self.update(sizes)
             self.take_memory(self.code.ssiu_stream_memory(ctypes.byref(sizes)))
@@ -251,8 +261,8 @@ class CpuInference:
             raise no_threads(sizes)
         return plan
 
-    def sizes(self, height: int, width: int, threads: int) -> Sizes:
-        """Of an input before padding."""
+    def sizes(self, height: int, width: int, threads: int, strip: Strip | None = None) -> Sizes:
+        """Of an input before padding, or a strip of one."""
         model, esam = self.model, self.model.body[0].s3
         channels = model.head.out_channels
         return Sizes(
@@ -263,11 +273,13 @@ class CpuInference:
             has_esam=esam is not None,
             has_moe=model.moe is not None,
             scale=model.scale,
-            height=-(-height // MULTIPLE) * MULTIPLE,
-            width=-(-width // MULTIPLE) * MULTIPLE,
+            height=padded_side(height),
+            width=padded_side(width),
             out_height=model.scale * height,
             out_width=model.scale * width,
             threads=threads,
+            left=strip.left if strip else 0,
+            whole_width=padded_side(strip.whole if strip else width),
         )
 
     def update(self, sizes: Sizes) -> None:

@@ -9,6 +9,7 @@ reflection, zeros around attention and interpolation are too, and no row is comp
 
 import copy
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -16,8 +17,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .precision import autocast, matmul_precision
-from .ssiu import BLOCK, ESAM, HALO, MSGM, MULTIPLE, SSIU, SSReM, attention_kernels, convolve
-from .streaming import CHUNK, ReadRows, StreamPlan, WriteRows, check_rows, check_size
+from .ssiu import BLOCK, ESAM, HALO, MSGM, MULTIPLE, SSIU, SSReM, attention_kernels, convolve, padded_side
+from .streaming import CHUNK, ReadRows, StreamPlan, Strip, WriteRows, check_rows, check_size
 
 FEW = CHUNK // 4  # rows that go through the tail at a time: its maps are s^2 as large
 
@@ -92,10 +93,10 @@ def convolve_window(window: Tensor, conv: nn.Module) -> Tensor:
     return F.conv2d(x, conv.weight, conv.bias, groups=conv.groups).permute(0, 2, 3, 1)
 
 
-def positions(rows: range, size: int, scale: int, align_corners: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Between which two of `size` rows those of a map `scale` times as high lie, by PyTorch's rules: (first, second,
-    weight of the second)."""
-    index, single = torch.arange(rows.start, rows.stop, dtype=torch.float64), torch.float32
+def positions(lines: range, size: int, scale: int, align_corners: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Between which two of `size` lines those of a map with `scale` times as many lie, by PyTorch's rules: (first,
+    second, weight of the second)."""
+    index, single = torch.arange(lines.start, lines.stop, dtype=torch.float64), torch.float32
     corners, centres = (size - 1) / (scale * size - 1), 1 / scale
     step = torch.tensor(corners if align_corners else centres, dtype=single).double()  # rounded twice: step, position
     at = (index * step if align_corners else ((index + 0.5) * step - 0.5).clamp(min=0)).to(single)
@@ -111,11 +112,24 @@ def interpolate(held: Held, rows: range, size: int, scale: int, align_corners: b
     return above * (1 - part) + below * part
 
 
-def widen(x: Tensor, scale: int, align_corners: bool) -> Tensor:
-    """(1, n, W, C) -> (1, n, scale W, C), linearly."""
-    size = (x.shape[1], scale * x.shape[2])
-    wide = F.interpolate(x.permute(0, 3, 1, 2), size=size, mode="bilinear", align_corners=align_corners)
-    return wide.permute(0, 2, 3, 1)
+@dataclass(frozen=True)
+class Columns:
+    """Where the columns of a map lie: from `left` on, in a map that is `whole` wide."""
+
+    left: int
+    whole: int
+
+    def halved(self) -> "Columns":
+        return Columns(self.left // 2, self.whole // 2)
+
+    def widen(self, x: Tensor, scale: int, align_corners: bool) -> Tensor:
+        """(1, n, W, C) -> (1, n, scale W, C), linearly. For columns beyond the strip, the nearest one stands."""
+        width = x.shape[2]
+        wanted = range(scale * self.left, scale * (self.left + width))
+        first, second, weight = positions(wanted, self.whole, scale, align_corners)
+        near, far = (x.index_select(2, (at - self.left).clamp(0, width - 1).to(x.device)) for at in (first, second))
+        part = weight.to(x)[None, None, :, None]
+        return near * (1 - part) + far * part
 
 
 class MsgmRows:
@@ -138,8 +152,9 @@ class MsgmRows:
 class EsamRows:
     """ESAM: rows of v, in pairs, -> rows of ESAM(v)."""
 
-    def __init__(self, esam: ESAM, height: int):
+    def __init__(self, esam: ESAM, height: int, columns: Columns):
         self.esam, self.height, self.half_height = esam, height, height // 2
+        self.columns = columns.halved()
         self.v, self.queries, self.keys_values = Held(), Held(), Held()
         self.attended, self.wide = Neighbours(self.half_height), Held()
         self.pooled = self.next = 0
@@ -153,7 +168,7 @@ class EsamRows:
             self.keys_values.drop(self.keys_values.first + BLOCK)
         window = self.attended.push(torch.cat(blocks, dim=1)) if blocks else None
         if window is not None:
-            self.wide.put(widen(convolve_window(window, self.esam.LocalProp[0]), 2, align_corners=True))
+            self.wide.put(self.columns.widen(convolve_window(window, self.esam.LocalProp[0]), 2, align_corners=True))
         return self.upsample()
 
     def pool(self, count: int) -> None:
@@ -200,12 +215,12 @@ class EsamRows:
 class StageRows:
     """SS-ReM. `carried` is what later boxes want of the same rows, y first: (a, carried) -> (a, carried)."""
 
-    def __init__(self, stage: SSReM, height: int):
+    def __init__(self, stage: SSReM, height: int, columns: Columns):
         self.stage = stage
         self.s1, self.s2, self.s4, self.ffn = (
             MsgmRows(msgm, height) for msgm in (stage.s1, stage.s2, stage.s4, stage.ffn)
         )
-        self.s3 = EsamRows(stage.s3, height) if stage.s3 is not None else None
+        self.s3 = EsamRows(stage.s3, height, columns) if stage.s3 is not None else None
         self.x, self.v, self.b, self.a = Held(), Held(), Held(), Held()
         self.y, self.carried = Held(), Held()
 
@@ -243,10 +258,10 @@ class StageRows:
 class Flow:
     """The whole network: rows of the padded image (1, n, W, 3) -> some (1, m, sW, 3)."""
 
-    def __init__(self, model: SSIU, height: int):
-        self.model, self.height = model, height
+    def __init__(self, model: SSIU, height: int, columns: Columns):
+        self.model, self.height, self.columns = model, height, columns
         self.x, self.head = Held(), Neighbours(height)
-        self.stages = [StageRows(stage, height) for stage in model.body]
+        self.stages = [StageRows(stage, height, columns) for stage in model.body]
         self.taps = Neighbours(model.scale * height)
         self.next = 0  # row of the output
 
@@ -282,10 +297,10 @@ class Flow:
         if window is None:
             return None
         out = convolve_window(window, conv)
-        rows = range(self.next, self.next + out.shape[1])
-        skip = widen(interpolate(self.x, rows, self.height, self.model.scale, False), self.model.scale, False)
+        rows, scale = range(self.next, self.next + out.shape[1]), self.model.scale
+        skip = self.columns.widen(interpolate(self.x, rows, self.height, scale, False), scale, False)
         self.next = rows.stop
-        self.x.drop(self.next // self.model.scale - 2 * MULTIPLE)  # the padding below reflects as far up
+        self.x.drop(self.next // scale - 2 * MULTIPLE)  # the padding below reflects as far up
         return out + skip
 
 
@@ -322,7 +337,7 @@ class PlainStream:
             ModelError: more than `limit_mib`, or a size that cannot be streamed.
         """
         check_size(height, width)
-        scale, padded = self.model.scale, -(-width // MULTIPLE) * MULTIPLE
+        scale, padded = self.model.scale, padded_side(width)
         if padded not in self.held:
             self.held[padded] = self.most_held(padded)
         rows, floats = self.held[padded]
@@ -334,7 +349,7 @@ class PlainStream:
         """Rows of the input in flight and floats held in images of that width, counted in a run without numbers."""
         dry = copy.deepcopy(self.model).to("meta")
         chunks, rows, floats = len(dry.body) + 4, 0, 0
-        flow = Flow(dry, CHUNK * chunks)
+        flow = Flow(dry, CHUNK * chunks, Columns(0, padded))
         for _ in range(chunks):
             for _ in flow.push(torch.empty(1, CHUNK, padded, 3, device="meta")):
                 rows = max(rows, flow.x.end - flow.x.first)
@@ -343,12 +358,19 @@ class PlainStream:
 
     @torch.no_grad()
     def stream(
-        self, height: int, width: int, read: ReadRows, write: WriteRows, limit_mib: float | None = None
+        self,
+        height: int,
+        width: int,
+        read: ReadRows,
+        write: WriteRows,
+        limit_mib: float | None = None,
+        strip: Strip | None = None,
     ) -> StreamPlan:
         plan = self.plan(height, width, limit_mib)
         scale, device = plan.scale, next(self.model.parameters()).device
-        columns = reflected(torch.arange(-(-width // MULTIPLE) * MULTIPLE), width).to(device)
-        flow, written = Flow(self.model, -(-height // MULTIPLE) * MULTIPLE), 0
+        columns = reflected(torch.arange(padded_side(width)), width).to(device)
+        place = Columns(strip.left, padded_side(strip.whole)) if strip else Columns(0, len(columns))
+        flow, written = Flow(self.model, padded_side(height), place), 0
         for first in range(0, flow.height, CHUNK):
             x = self.padded(flow.x, first, height, columns, read)
             for rows in self.computed(flow, x):

@@ -183,6 +183,11 @@ def run_tail(tail: nn.Sequential, f: Tensor) -> Tensor:
     return tail[-1](f.permute(0, 3, 1, 2))
 
 
+def padded_side(side: int, multiple: int = MULTIPLE) -> int:
+    """The side of the map that an image of this side becomes."""
+    return side + -side % multiple
+
+
 def reflect_pad(x: Tensor, multiple: int = MULTIPLE) -> Tensor:
     """Pad (B, C, H, W) at the right and the bottom to multiples of `multiple` by reflection, repeated where one
     reflection does not reach (F.pad refuses those), so that any side from 1 pixel up works."""
@@ -190,7 +195,7 @@ def reflect_pad(x: Tensor, multiple: int = MULTIPLE) -> Tensor:
         side = x.shape[axis]
         if side % multiple:
             period = max(2 * (side - 1), 1)
-            index = torch.arange(side + -side % multiple, device=x.device) % period
+            index = torch.arange(padded_side(side, multiple), device=x.device) % period
             x = x.index_select(axis, torch.minimum(index, period - index) if side > 1 else index)
     return x
 

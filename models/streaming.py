@@ -1,12 +1,12 @@
 """One image of any size through the network in bounded memory: rows flow through the stages, and no map is whole.
 
-    for rows in stream(streamer, image):  # image: (H, W, 3), uint8, uint16 or float
-        ...  # float32 (3, n, sW), n rows after the last ones
+    streamer.stream(height, width, read, write)
 
 A streamer (`CpuInference` of models/cpu.py, `PlainStream` of models/plain_stream.py) asks for rows of the input, top to
 bottom, and hands out rows of the output; between the two it holds the rows that the network still looks at, whose
 number depends on its depth, not on the image. Nothing is computed twice, and the numbers are those of the whole image.
-Memory grows with the width.
+Memory grows with the width. models/strips.py streams wide images strip by strip, and turns the calls around: rows come
+from an iterator.
 """
 
 import queue
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from .errors import ModelError
+from .ssiu import SSIU
 
 ReadRows = Callable[[int, int], Tensor]  # (first, n) -> rows first .. first + n, float32 (3, n, W) in [0, 1]
 WriteRows = Callable[[int, Tensor], None]  # (first, rows) with rows float32 (3, n, sW)
@@ -30,8 +31,24 @@ LEVELS = {"uint8": 255, "uint16": 65535}
 
 
 @dataclass(frozen=True)
+class Strip:
+    """Columns `left` .. `right` of an image that is `whole` pixels wide.
+
+    `left` is a multiple of 16, and so is `right` unless it is `whole`: attention's blocks lie as in the whole image.
+    """
+
+    left: int
+    right: int
+    whole: int
+
+    @property
+    def width(self) -> int:
+        return self.right - self.left
+
+
+@dataclass(frozen=True)
 class StreamPlan:
-    """What streaming an image takes: computed, not measured.
+    """What streaming an image, or a strip of one, takes: computed, not measured.
 
     Attributes:
         height, width: of the input, in pixels.
@@ -64,11 +81,21 @@ class StreamPlan:
 class Streamer(Protocol):
     """What streams one image; see `CpuInference` for what is raised."""
 
+    model: SSIU
+
     def plan(self, height: int, width: int, limit_mib: float | None = None) -> StreamPlan: ...
 
     def stream(
-        self, height: int, width: int, read: ReadRows, write: WriteRows, limit_mib: float | None = None
-    ) -> StreamPlan: ...
+        self,
+        height: int,
+        width: int,
+        read: ReadRows,
+        write: WriteRows,
+        limit_mib: float | None = None,
+        strip: Strip | None = None,
+    ) -> StreamPlan:
+        """`strip`: where in a larger image these columns lie. None: they are the whole image."""
+        ...
 
 
 def check_size(height: int, width: int) -> None:
@@ -86,8 +113,10 @@ def check_rows(rows: Tensor, count: int, width: int) -> None:
         raise ModelError(f"rows of the input: {found} was read; torch.float32 {(3, count, width)} is taken")
 
 
-def rows_of(image) -> ReadRows:
-    """Reads rows of an image (H, W, 3): an array, a memory-mapped one, or what else has a shape, a dtype and slices.
+def rows_of(image, left: int = 0, right: int | None = None) -> ReadRows:
+    """Reads rows of an image (H, W, 3), or of its columns `left` .. `right`.
+
+    The image is an array, a memory-mapped one, or what else has a shape, a dtype and slices of rows.
 
     Integers are divided by their largest value; floats are taken as they are.
 
@@ -100,7 +129,7 @@ def rows_of(image) -> ReadRows:
         raise ModelError(f"image: {name} {shape} cannot be streamed; give uint8, uint16 or float of (H, W, 3)")
 
     def read(first: int, count: int) -> Tensor:
-        rows = np.ascontiguousarray(image[first : first + count]).astype(np.float32)
+        rows = np.ascontiguousarray(image[first : first + count][:, left:right]).astype(np.float32)
         planes = torch.from_numpy(rows).permute(2, 0, 1)
         return planes / LEVELS[kind.name] if kind.name in LEVELS else planes
 
@@ -111,20 +140,13 @@ class _Stopped(Exception):
     """Nobody wants the rows that are to come."""
 
 
-def stream(streamer: Streamer, image, limit_mib: float | None = None) -> Iterator[Tensor]:
-    """The output of an image (see `rows_of`), row by row: float32 (3, n, sW), neither clipped nor rounded.
+def rows_of_strip(
+    streamer: Streamer, height: int, strip: Strip, read: ReadRows, limit_mib: float | None
+) -> Iterator[Tensor]:
+    """What the streamer makes of a strip's columns: float32 (3, n, s width), n rows after the last ones.
 
     The network runs in a thread of its own, at most one lot of rows ahead. It stops when the iterator is closed.
-
-    Raises:
-        ModelError: see `rows_of` and the streamer's `plan`; before the first row.
     """
-    read, (height, width) = rows_of(image), image.shape[:2]
-    streamer.plan(height, width, limit_mib)
-    return _stream(streamer, height, width, read, limit_mib)
-
-
-def _stream(streamer: Streamer, height: int, width: int, read: ReadRows, limit_mib: float | None) -> Iterator[Tensor]:
     lots: queue.Queue[Tensor | BaseException | None] = queue.Queue(1)
     stopped = threading.Event()
 
@@ -135,7 +157,7 @@ def _stream(streamer: Streamer, height: int, width: int, read: ReadRows, limit_m
 
     def work() -> None:
         try:
-            streamer.stream(height, width, read, write, limit_mib)
+            streamer.stream(height, strip.width, read, write, limit_mib, strip)
             lots.put(None)
         except BaseException as error:
             lots.put(error)

@@ -18,7 +18,8 @@ from .backends import inference, streaming
 from .errors import ModelError
 from .pixels import from_network, to_network
 from .ssiu import SCALES, SSIU
-from .streaming import Streamer, stream
+from .streaming import Streamer
+from .strips import stream
 from .weight_file import refusal
 from .weights import SHIPPED, put_weights, read_weights, shipped_weights
 
