@@ -85,6 +85,7 @@ class Config:
 
     # --- evaluation ---
     eval_precision: str = "float32"  # of validation and test.py; anything else is not for reported numbers
+    memory: float = 0.0  # MiB for the network's maps; an image that takes more goes through row by row; 0: what is free
     eval_sets: tuple[str, ...]  # folders of data_path/benchmark
     test_every: int = 1  # epochs between validations; 0: only after the last
     save_image: bool = False  # test.py: write SR images; train.py: after the last validation
@@ -131,7 +132,7 @@ class Config:
         yield "patch_size", self.patch_size < 1 or uneven, f"is not a positive multiple of scale {self.scale}"
         for key in ("batch_size", "data_repeat", "epochs", "accumulate", "keep_last", "log_every"):
             yield key, getattr(self, key) < 1, "is not a whole number from 1 up"
-        for key in ("threads", "test_every", "warmup_epochs", "clip_grad", "max_minutes", "seed"):
+        for key in ("threads", "test_every", "warmup_epochs", "clip_grad", "max_minutes", "memory", "seed"):
             yield key, getattr(self, key) < 0, "is negative"
         yield "batch_size", self.batch_size % self.accumulate, f"is not a multiple of accumulate {self.accumulate}"
         for key in ("lr", "hang_minutes"):

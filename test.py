@@ -73,8 +73,10 @@ def evaluate(arguments: argparse.Namespace, config: Config, out: Path) -> None:
     facts = read_yaml(weights.with_suffix(".yml")) if arguments.model_card else {}
 
     model = open_model(config, weights, process.device)
-    network, backend = inference(model, process.device, config.backend, config.eval_precision, say=say)
-    network = self_ensemble(network) if arguments.self_ensemble else network
+    once, backend = inference(
+        model, process.device, config.backend, config.eval_precision, say=say, memory_mib=config.memory or None
+    )
+    network = self_ensemble(once) if arguments.self_ensemble else once
     origin = "" if config.pretrain else " (shipped: pretrain is empty)"
     where = device_name(process.device) if process.world == 1 else f"{process.world} x {device_name(process.device)}"
     averaged = ", self-ensemble x8" if arguments.self_ensemble else ""

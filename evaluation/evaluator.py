@@ -16,6 +16,7 @@ from tqdm import tqdm
 from datas import BenchmarkSet, Pair, upscale, write_png
 from evaluation.metrics import Scores, mean_scores, official_scores, standard_scores
 from models import ModelError
+from models.memory import is_out_of_memory
 from models.pixels import from_network, to_network
 from utils import InputError
 
@@ -164,6 +165,18 @@ class _Evaluation:
 
     def of_image(self, pair: Pair) -> ImageResult:
         where = f"{self.set_name}/{pair.name}"
+        try:
+            return self._of_image(pair, where)
+        except ModelError as error:
+            raise InputError(f"{where}: {error}") from error
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            height, width = (self.scale * side for side in pair.lr.shape[:2])
+            advice = "close other programs, or leave the image out of the set"
+            raise InputError(f"{where}: out of memory for its SR image, {width}x{height}; {advice}") from error
+
+    def _of_image(self, pair: Pair, where: str) -> ImageResult:
         sr, seconds = self._super_resolve(pair.lr, where)
         scores: dict[str, Scores] = {}
         bicubic: dict[str, Scores] = {}

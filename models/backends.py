@@ -24,11 +24,10 @@ from .architecture import architecture_of
 from .cache import digest
 from .cuda_graphs import GraphCache
 from .errors import ModelError
-from .plain_stream import PlainStream
+from .memory import Bounded
 from .precision import PRECISIONS, autocast, matmul_precision
 from .proof import FastPath, Verdict, Work, self_test
 from .ssiu import SSIU
-from .streaming import Streamer
 
 FAST = ("triton", "cpu")
 BACKENDS = ("auto", "plain", *FAST)
@@ -84,36 +83,32 @@ def inference(
     precision: str = "float32",
     shape: Shape | None = None,
     say: Callable[[str], None] | None = None,
-) -> tuple[Network, str]:
+    memory_mib: float | None = None,
+) -> tuple[Bounded, str]:
     """(network, backend): a callable (B, 3, H, W) in [0, 1] -> float32 (B, 3, sH, sW) that follows the weights.
 
     On CUDA with Triton, an input shape that comes again is replayed as a CUDA graph. Call it without gradients.
+
+    Args:
+        memory_mib: what the network's maps may take, beside the program, the image and the output; None for a share of
+            what is free. Images whose maps take more go through row by row (models/memory.py).
 
     Raises:
         ModelError: see `choose_backend`.
     """
     chosen = choose_backend(model, device, backend, precision, False, shape, say)
-    if isinstance(model, SSIU) and chosen in FAST:
-        return fast_path(chosen).build(model, precision, False), chosen
+    return Bounded(_whole(model, device, chosen, precision), model, chosen, precision, memory_mib), chosen
+
+
+def _whole(model: nn.Module, device: torch.device, backend: str, precision: str) -> Network:
+    if isinstance(model, SSIU) and backend in FAST:
+        return fast_path(backend).build(model, precision, False)
 
     def plain(x: Tensor) -> Tensor:
         with matmul_precision(precision), autocast(device, precision):
             return model(x).float()
 
-    return plain, chosen
-
-
-def streaming(model: nn.Module, backend: str, precision: str = "float32") -> Streamer:
-    """What streams single images (models/streaming.py) through the backend that `inference` chose.
-
-    Raises:
-        ModelError: a backend or a network that has no streaming.
-    """
-    if not isinstance(model, SSIU):
-        raise ModelError(f"streaming: it is for SSIU, not for a {type(model).__name__}")
-    if backend == "triton":
-        raise ModelError("backend: 'triton' takes whole images; use 'plain' to stream on a CUDA device, or 'cpu'")
-    return cpu.CpuInference(model) if backend == "cpu" else PlainStream(model, precision)
+    return plain
 
 
 def training_network(

@@ -181,7 +181,7 @@ class CpuInference:
         height, width = x.shape[-2:]
         x = reflect_pad(x).contiguous()
         out = x.new_empty(len(x), 3, self.model.scale * height, self.model.scale * width)
-        sizes = self.sizes(height, width, max(min(torch.get_num_threads(), x.shape[2] // MIN_BAND), 1))
+        sizes = self.sizes(height, width, self.threads(height))
         with self.lock:
             self.update(sizes)
             self.take_memory(self.code.ssiu_memory(ctypes.byref(sizes)))
@@ -190,6 +190,16 @@ class CpuInference:
             if self.code.ssiu_run(ctypes.byref(sizes), weights, memory, len(x), images, sr):
                 raise no_threads(sizes)
         return out
+
+    def whole_mib(self, height: int, width: int) -> float:
+        """What a call with whole images of this size works in, whatever their number."""
+        sizes = self.sizes(height, width, self.threads(height))
+        return self.code.ssiu_memory(ctypes.byref(sizes)) * 4 / 2**20
+
+    @property
+    def kept_mib(self) -> float:
+        """What is kept from call to call."""
+        return len(self.memory) * 4 / 2**20
 
     def plan(self, height: int, width: int, limit_mib: float | None = None) -> StreamPlan:
         """What `stream` will take, with as many threads as `limit_mib` has room for.
@@ -260,6 +270,10 @@ class CpuInference:
         if status == NO_THREADS:
             raise no_threads(sizes)
         return plan
+
+    def threads(self, height: int) -> int:
+        """That take bands of whole images."""
+        return max(min(torch.get_num_threads(), padded_side(height) // MIN_BAND), 1)
 
     def sizes(self, height: int, width: int, threads: int, strip: Strip | None = None) -> Sizes:
         """Of an input before padding, or a strip of one."""

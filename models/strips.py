@@ -10,6 +10,7 @@ files until the last one is made, as rows of the whole are wanted one after anot
 
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -107,15 +108,36 @@ def layout(streamer: Streamer, height: int, width: int, limit_mib: float | None 
 def stream(streamer: Streamer, image, limit_mib: float | None = None) -> Iterator[Tensor]:
     """The output of an image (see `rows_of`), row by row: float32 (3, n, sW), neither clipped nor rounded.
 
-    The network runs in a thread of its own, at most one lot of rows ahead. It stops when the iterator is closed.
+    The network runs in a thread of its own, at most one lot of rows ahead. It stops when the iterator is closed. Where
+    a GPU runs out of memory after all, narrower strips are tried, and a warning says so.
 
     Raises:
         ModelError: see `rows_of` and `layout`, and no room for the temporary files; before the first row.
     """
     rows_of(image)
-    way = layout(streamer, *image.shape[:2], limit_mib)
+    way = layout(streamer, image.shape[0], image.shape[1], limit_mib)
     _need_room(way)
-    return _joined(streamer, image, way, limit_mib)
+    return _narrower_where_needed(streamer, image, way, limit_mib)
+
+
+def _narrower_where_needed(streamer: Streamer, image, way: Layout, limit_mib: float | None) -> Iterator[Tensor]:
+    done = 0
+    while True:
+        top = 0
+        try:
+            for lot in _joined(streamer, image, way, limit_mib):
+                known = max(done - top, 0)  # rows that an earlier attempt has given
+                top += lot.shape[1]
+                if known < lot.shape[1]:
+                    done = top
+                    yield lot[:, known:]
+        except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()
+            limit_mib = way.widest.mib / 2
+            way = layout(streamer, image.shape[0], image.shape[1], limit_mib)
+            warnings.warn(f"out of memory; narrower strips are tried: {way}", stacklevel=2)
+        else:
+            return
 
 
 def _need_room(way: Layout) -> None:

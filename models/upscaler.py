@@ -6,7 +6,6 @@ large = upscale(image)  # uint8 (H, W, 3) RGB array -> uint8 (4 H, 4 W, 3)
 """
 
 from collections.abc import Callable, Iterator
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +13,12 @@ import torch
 from torch import Tensor
 
 from .architecture import Architecture, detect_architecture
-from .backends import inference, streaming
+from .backends import inference
 from .errors import ModelError
+from .memory import LARGE
 from .pixels import from_network, to_network
 from .ssiu import SCALES, SSIU
-from .streaming import Streamer
-from .strips import stream
+from .strips import Layout
 from .weight_file import refusal
 from .weights import SHIPPED, put_weights, read_weights, shipped_weights
 
@@ -41,6 +40,7 @@ class Upscaler:
         backend: str = "auto",
         precision: str = "float32",
         say: Callable[[str], None] | None = None,
+        memory_mib: float | None = None,
     ):
         self.weights, self.device, self.precision = weights, device, precision
         content = read_weights(weights)
@@ -48,30 +48,34 @@ class Upscaler:
         self.model = _built(self.architecture, content, weights)
         put_weights(self.model, content, weights)
         self.model.to(device).eval()
-        self.network, self.backend = inference(self.model, device, backend, precision, say=say)
+        self.network, self.backend = inference(self.model, device, backend, precision, say=say, memory_mib=memory_mib)
 
     @property
     def scale(self) -> int:
         return self.architecture.scale
 
-    @cached_property
-    def streamer(self) -> Streamer:
-        """What `stream` runs through; `streamer.plan(height, width)` says what it will take."""
-        return streaming(self.model, self.backend, self.precision)
+    def flows(self, height: int, width: int) -> bool:
+        """Whether an image of this size had better go through `stream`: a large one on a CPU, or one that does not fit
+        into the memory."""
+        large = self.device.type == "cpu" and height * width > LARGE
+        return large or not self.network.fits(1, height, width, self.device)
 
-    def stream(self, image, limit_mib: float | None = None) -> Iterator[Tensor]:
+    def plan(self, height: int, width: int) -> Layout:
+        """What `stream` will take of memory, for an image of this size. Raises ModelError where there is not enough."""
+        return self.network.plan(height, width, self.device)
+
+    def stream(self, image) -> Iterator[Tensor]:
         """The image, `scale` times as large, row by row, in memory that its height does not change.
 
         Args:
             image: an array (H, W, 3) of uint8, uint16 or float, which may be memory-mapped.
-            limit_mib: the memory that the rows in flight may take.
 
         Yields: float32 (3, n, sW) on the CPU, rows after the last ones, neither clipped nor rounded.
 
         Raises:
-            ModelError: see `models.streaming.stream` and `models.backends.streaming`.
+            ModelError: see `models.strips.stream`.
         """
-        return stream(self.streamer, image, limit_mib)
+        return self.network.rows(image, self.device)
 
     def __repr__(self) -> str:
         return f"Upscaler({self.architecture}; {self.backend} on {self.device}; {self.weights})"
@@ -103,6 +107,7 @@ def load(
     backend: str = "auto",
     precision: str = "float32",
     say: Callable[[str], None] | None = None,
+    memory_mib: float | None = None,
 ) -> Upscaler:
     """A network from its weights alone: its architecture is read off the file.
 
@@ -111,11 +116,12 @@ def load(
         device: where it runs; None for the first CUDA device, or the CPU where there is none.
         backend, precision: see `models.backends` and `models.precision`.
         say: takes one line on what a fast backend has proven on this machine.
+        memory_mib: what the network's maps may take, beside the program and the image; see `models.backends.inference`.
 
     Raises:
         ModelError: no such file, not an SSIU's weights, or a backend that cannot run.
     """
-    return Upscaler(_weights_file(weights), _device(device), backend, precision, say)
+    return Upscaler(_weights_file(weights), _device(device), backend, precision, say, memory_mib)
 
 
 def _weights_file(weights: str | Path) -> Path:

@@ -18,7 +18,10 @@ def validate(run: Run, last: bool) -> None:
     """
     step, position = run.step, run.position
     run.process.copy_from_first(step.evaluated.buffers())  # running statistics; the weights are the same in all
-    network, _ = inference(step.evaluated.eval(), step.device, run.eval_backend, run.config.eval_precision)
+    config = run.config
+    network, _ = inference(
+        step.evaluated.eval(), step.device, run.eval_backend, config.eval_precision, memory_mib=config.memory or None
+    )
     is_first_time = position.validated == 0
     for images in run.sets:
         result = score(run, network, images, with_bicubic=is_first_time, with_images=last and run.config.save_image)

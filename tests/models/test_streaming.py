@@ -14,7 +14,7 @@ from helpers import ROOT
 from helpers import build as build_plainly
 
 from models import ModelError, cpu, load
-from models.backends import streaming
+from models.backends import inference
 from models.cpu import CpuInference
 from models.literal import LiteralSSIU
 from models.pixels import to_network
@@ -450,9 +450,7 @@ def test_an_upscaler_streams_what_it_gives():
     assert_close(torch.cat(list(upscaler.stream(image)), dim=1), upscaler(x)[0])
 
 
-def test_backends_without_streaming_say_so():
-    assert isinstance(streaming(build(2), "plain"), PlainStream)
-    with pytest.raises(ModelError, match="'triton' takes whole images"):
-        streaming(build(2), "triton")
-    with pytest.raises(ModelError, match="not for a Linear"):
-        streaming(torch.nn.Linear(1, 1), "plain")
+def test_networks_without_streaming_say_so():
+    bounded, _ = inference(torch.nn.Upsample(scale_factor=2), torch.device("cpu"))
+    with pytest.raises(ModelError, match="it is for SSIU, not for a Upsample"):
+        bounded.plan(16, 16, torch.device("cpu"))
