@@ -73,7 +73,7 @@ class StreamPlan:
     def within(self, limit_mib: float | None) -> "StreamPlan":
         """This plan, or ModelError where it takes more than `limit_mib`."""
         if limit_mib is not None and self.mib > limit_mib:
-            needed = f"a row of {self.width} pixels takes {self.mib:,.0f} MiB to stream, more than the {limit_mib:,.0f}"
+            needed = f"a row of {self.width} pixels takes {self.mib:,.0f} MiB to stream, more than the {limit_mib:,g}"
             raise ModelError(f"{needed} that are allowed; allow more memory or cut the image into narrower ones")
         return self
 

@@ -49,6 +49,15 @@ def test_a_known_network_gets_the_scores_of_its_images(tiny_data):
     assert result.mean("standard") == result.mean("standard", bicubic=True)
 
 
+def test_an_image_that_the_memory_cannot_hold_is_named(tiny_data):
+    def too_large(_x):
+        return torch.empty(2**60)  # fails in PyTorch's own words
+
+    images = BenchmarkSet(tiny_data, "Sample", 2)
+    with pytest.raises(InputError, match=r"Sample/\w+: out of memory for its SR image, \d+x\d+; close other programs"):
+        evaluate_set(too_large, images, "Sample", 2, CPU)
+
+
 def test_self_ensemble_of_an_equivariant_network_changes_nothing_and_otherwise_averages_eight_views():
     x = torch.rand(1, 3, 5, 7)
     torch.testing.assert_close(self_ensemble(lambda view: 2 * view)(x), 2 * x)

@@ -1,7 +1,9 @@
 """test.py: what it says, what it writes, shared among processes, and sets that are absent."""
 
+import csv
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -105,3 +107,20 @@ def test_two_processes_give_the_numbers_of_one_and_speak_once(evaluate, tiny_con
     assert [done.stdout.count(line) for line in ("weights: ", "| Sample ", "per_image.csv")] == [1, 1, 1]
     assert alone.count("weights: ") == 1
     assert len(list((tmp_path / "two" / "Sample").glob("*.png"))) == 2
+
+
+def test_a_tight_memory_changes_no_score(evaluate, tmp_path):
+    scores = []
+    for name, memory in (("free", 0), ("tight", 0.5)):
+        evaluate("--out", tmp_path / name, "--set", f"memory={memory}", "--set", "backend=plain")
+        rows = csv.DictReader((tmp_path / name / "per_image.csv").read_text().splitlines())
+        scores.append([float(row["standard_psnr"]) for row in rows])
+    assert scores[0] == pytest.approx(scores[1], abs=1e-4)
+
+
+def test_a_memory_that_is_too_small_names_the_image_and_what_it_takes(tiny_config, weights, tmp_path):
+    options = ("--set", f"pretrain={weights}", "--set", "memory=0.01", "--out", tmp_path / "out")
+    done = run_script("test.py", "--config", tiny_config(), *options)
+    assert done.returncode == 2
+    line = r"error: Sample/\w+: a row of \d+ pixels takes [\d,]+ MiB to stream, more than the 0\.01 that are allowed; .*\n"
+    assert re.fullmatch(line, done.stderr), done.stderr
