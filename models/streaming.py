@@ -71,11 +71,18 @@ class StreamPlan:
         return f"{sizes}: {self.rows} rows in flight, {self.mib:,.0f} MiB, {threads}"
 
     def within(self, limit_mib: float | None) -> "StreamPlan":
-        """This plan, or ModelError where it takes more than `limit_mib`."""
+        """This plan, or TooLittleMemory where it takes more than `limit_mib`."""
         if limit_mib is not None and self.mib > limit_mib:
-            needed = f"a row of {self.width} pixels takes {self.mib:,.0f} MiB to stream, more than the {limit_mib:,g}"
-            raise ModelError(f"{needed} that are allowed; allow more memory or cut the image into narrower ones")
+            raise TooLittleMemory(self.mib, f"{self.width} columns of an image take", limit_mib)
         return self
+
+
+class TooLittleMemory(ModelError):
+    """Streaming takes `needed` MiB, more than is allowed."""
+
+    def __init__(self, needed: float, what: str, limit_mib: float):
+        self.needed, self.limit = needed, limit_mib
+        super().__init__(f"{what} {needed:,.0f} MiB, more than the {limit_mib:,g} that are allowed; allow more memory")
 
 
 class Streamer(Protocol):

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from .errors import ModelError
 from .ssiu import BLOCK, HALO, MULTIPLE, SSIU, padded_side
-from .streaming import Streamer, StreamPlan, Strip, rows_of, rows_of_strip
+from .streaming import Streamer, StreamPlan, Strip, TooLittleMemory, rows_of, rows_of_strip
 
 
 @dataclass(frozen=True)
@@ -88,12 +88,12 @@ def layout(streamer: Streamer, height: int, width: int, limit_mib: float | None 
     """
     margin, most = reach(streamer.model), streamer.plan(height, MULTIPLE).threads
     found: list[Layout] = []
-    problem: ModelError | None = None
+    problem: TooLittleMemory | None = None
     for count in range(1, max(width // margin, 1) + 1):
         strips = cuts(width, count, margin)
         try:
             widest = streamer.plan(height, max(cut.read.width for cut in strips), limit_mib)
-        except ModelError as error:
+        except TooLittleMemory as error:
             problem = error
             continue
         found.append(Layout(strips, widest))
@@ -101,7 +101,8 @@ def layout(streamer: Streamer, height: int, width: int, limit_mib: float | None 
             break
     if not found:
         assert problem is not None
-        raise problem
+        what = f"an image {width} pixels wide takes, in strips or not, at least"
+        raise TooLittleMemory(problem.needed, what, problem.limit)
     return min(found, key=lambda way: way.work / way.widest.threads)
 
 

@@ -5,54 +5,24 @@ import platform
 import subprocess
 import sys
 import threading
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from helpers import ROOT
-from helpers import build as build_plainly
+from streams import ABLATIONS, PATHS, assert_close, build, images, needs_compiler, whole
 
-from models import ModelError, cpu, load
+from models import ModelError, load
 from models.backends import inference
 from models.cpu import CpuInference
 from models.literal import LiteralSSIU
 from models.pixels import to_network
 from models.plain_stream import PlainStream, held_by
 from models.streaming import TALLEST, rows_of
-from models.strips import cuts, layout, reach, stream
+from models.strips import stream
 
-needs_compiler = pytest.mark.skipif(cpu.unavailable() is not None, reason=f"models/cpu.cpp: {cpu.unavailable()}")
 needs_proc = pytest.mark.skipif(platform.system() != "Linux", reason="reads about itself from /proc")
-PATHS = [pytest.param(CpuInference, marks=needs_compiler, id="cpu"), pytest.param(PlainStream, id="plain")]
 SIZES = [(1, 1), (5, 37), (16, 16), (17, 200), (33, 20), (150, 20)]
-ABLATIONS = [
-    {"use_esam": False},
-    {"use_moe": False},
-    {"msgm_depthwise": (1, 4)},
-    {"msgm_depthwise": (2, 3)},
-    {"msgm_depthwise": ()},
-    {"n_blocks": 6},
-]
-
-
-def build(scale=2, n_feats=16, **more):
-    """A network with all parameters perturbed and a tail loud enough to be heard."""
-    model = build_plainly(scale, n_feats, **more).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += 0.05 * torch.randn_like(parameter)
-        model.tail[-1].weight *= 10
-    return model
-
-
-def images(*size, seed=1):
-    return torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(seed))
-
-
-def whole(model, x):
-    with torch.no_grad():
-        return model(x)
 
 
 def streamed(streamer, x, limit_mib=None):
@@ -74,11 +44,6 @@ def streamed(streamer, x, limit_mib=None):
     assert streamer.stream(height, width, read, write, limit_mib) == plan
     assert asked[-1] == height
     return torch.cat(lots, dim=1)[None]
-
-
-def assert_close(actual, expected):
-    assert actual.shape == expected.shape
-    torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.fixture(autouse=True)
@@ -181,7 +146,7 @@ def test_more_threads_take_more_memory_but_no_more_than_is_allowed():
 @pytest.mark.parametrize("path", PATHS)
 def test_too_little_memory_is_one_clear_error_before_any_work(path):
     streamer = path(build(2))
-    with pytest.raises(ModelError, match=r"a row of 4000 pixels takes [\d,]+ MiB to stream, more than the 10 that are"):
+    with pytest.raises(ModelError, match=r"4000 columns of an image take [\d,]+ MiB, more than the 10 that are"):
         streamer.stream(3000, 4000, pytest.fail, pytest.fail, limit_mib=10)
 
 
@@ -235,76 +200,6 @@ def test_what_becomes_resident_is_what_the_plan_says_at_any_height(height):
     planned, taken = map(float, run.stdout.split())
     assert planned > 20
     assert 0.9 * planned < taken < planned + 6
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Strips
-
-
-def whole_like(path, model, image):
-    x = to_network(image, torch.device("cpu"))
-    return CpuInference(model)(x)[0] if path is CpuInference else whole(model, x)[0]
-
-
-def picture(height, width):
-    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
-
-
-def widest_allowed(streamer, height, width, count):
-    """The memory that an image takes in `count` strips, and not in fewer."""
-    return streamer.plan(height, max(cut.read.width for cut in cuts(width, count, reach(streamer.model)))).mib
-
-
-@pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("scale", [2, 3, 4])
-@pytest.mark.parametrize(("count", "width"), [(2, 421), (3, 595)])
-def test_strips_give_what_the_whole_image_gives(path, scale, count, width):
-    torch.set_num_threads(1)
-    streamer, image = path(build(scale)), picture(20, width)
-    limit = widest_allowed(streamer, 20, width, count)
-    assert len(layout(streamer, 20, width, limit).strips) == count
-    joined = torch.cat(list(stream(streamer, image, limit)), dim=1)
-    expected = whole_like(path, streamer.model, image)
-    assert torch.equal(joined, expected) if path is CpuInference else assert_close(joined, expected) is None
-
-
-@pytest.mark.parametrize("ablation", [{}, {"use_esam": False}, {"n_blocks": 6, "n_feats": 8}], ids=str)
-def test_a_strip_reaches_as_far_as_the_network_sees_and_hardly_further(ablation):
-    """By the gradient: the columns of the input that a column of the output depends on."""
-    model, seen = build(2, **ablation).double(), 0
-    x = torch.rand(1, 3, 16, 448, dtype=torch.float64, requires_grad=True)
-    out = model(x)
-    for column, side in ((208, 0), (223, -1)):  # the first and the last of blocks
-        pixels = out[..., 2 * column : 2 * column + 2].sum()
-        columns = torch.autograd.grad(pixels, x, retain_graph=True)[0].abs().sum((0, 1, 2)).nonzero().squeeze(1)
-        seen = max(seen, abs(column - int(columns[side])))
-    assert seen <= reach(model) < seen + 16
-
-
-def test_the_fastest_way_is_taken_and_said():
-    streamer = PlainStream(build(2))
-    assert "strips" not in str(layout(streamer, 20, 595))
-    way = layout(streamer, 20, 595, widest_allowed(streamer, 20, 595, 3))
-    assert str(way).startswith("595x20 -> 1190x40: ")
-    assert str(way).endswith("1 thread, 3 strips")
-    assert 1.4 < way.work < 1.7
-
-
-def test_strips_that_do_not_fit_on_the_disk_are_refused_before_any_work(monkeypatch):
-    streamer, image = PlainStream(build(2)), picture(20, 421)
-    limit = widest_allowed(streamer, 20, 421, 2)
-    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=2**10))
-    with pytest.raises(ModelError, match=r"MiB of temporary files, 0 are free in .*TMPDIR"):
-        stream(streamer, image, limit)
-
-
-@pytest.mark.parametrize("ablation", ABLATIONS, ids=str)
-def test_strips_of_ablations(ablation):
-    torch.set_num_threads(1)
-    streamer, image = PlainStream(build(2, **ablation)), picture(20, 500)
-    limit = widest_allowed(streamer, 20, 500, 2)
-    assert len(layout(streamer, 20, 500, limit).strips) == 2
-    assert_close(torch.cat(list(stream(streamer, image, limit)), dim=1), whole_like(PlainStream, streamer.model, image))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
