@@ -16,7 +16,7 @@ SAMPLE := --set data_path=./data/sample --set 'eval_sets=[Sample]'
 	$(INSTALL) -r requirements.txt
 	touch $@
 
-.venv/ready-to-test: .venv/ready requirements-test.txt
+.venv/ready-to-test: .venv/ready requirements-test.txt requirements-video.txt
 	$(INSTALL) -r requirements-test.txt
 	touch $@
 

@@ -5,6 +5,7 @@
     python benchmark.py training --batch 40                     one step: crops on the device to updated weights
     python benchmark.py data --config configs/SSUFSR_light_x4.yml --set data_path=./data
     python benchmark.py inference --config mine.yml             another network, beside its own plain path
+    python benchmark.py pictures --scales 4 --megapixels 12 50  row by row and whole, beside 720p (evaluation/large.py)
 
 The reference is models/literal.py, a transcription of the network's equations (unfold, einsum, hand-written LayerNorm).
 Paths take turns, so that a busy machine slows all of them; the first rounds are not counted. Given are the median and
@@ -27,10 +28,13 @@ from torch import nn
 
 from config import Config, load_config
 from datas import ResidentTrainSet, open_train_set
+from datas.images import LARGEST
 from datas.sample import make_sample
+from evaluation.large import HEADER as PICTURES_HEADER
+from evaluation.large import Case, measure_pictures
 from evaluation.report import versions, write_json
 from evaluation.timing import Timing, ceilings, measure, milliseconds_of
-from models import ModelError, create_model, inference, matmul_precision, training_network
+from models import BACKENDS, ModelError, create_model, inference, matmul_precision, training_network
 from models.determinism import deterministic
 from models.devices import device_name, pick_device
 from models.literal import LiteralSSIU
@@ -219,6 +223,13 @@ def benchmark_data(arguments, device: torch.device, _rates: dict) -> list[dict]:
     return found
 
 
+def benchmark_pictures(arguments, device: torch.device, _rates: dict) -> list[dict]:
+    """One row per scale, size and way through the network, and one at 720p."""
+    print(PICTURES_HEADER)
+    base = Case(0, 0, 0, False, str(device), arguments.backend or "auto", arguments.memory, arguments.repeats)
+    return measure_pictures(base, arguments.scales, arguments.megapixels or [12, 50], partial(print, flush=True))
+
+
 def _patches_per_second(name: str, batches: Callable, draw: Callable, size: int, device: torch.device) -> dict:
     warm, counted = 20, 200
     iterator = iter(batches(0, warm + counted))
@@ -266,12 +277,16 @@ def _line(row: dict) -> str:
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("inference", "training", "data"))
+    parser.add_argument("what", choices=list(BENCHMARKS))
     parser.add_argument("--scales", type=int, nargs="+", default=[2, 3, 4], choices=(2, 3, 4))
     parser.add_argument("--outputs", nargs="+", default=list(OUTPUTS), choices=OUTPUTS, help="sizes of the SR image")
     parser.add_argument("--batch", type=int, default=40, help="patches per training step (default %(default)s)")
-    parser.add_argument("--repeats", type=int, default=20, help="counted rounds (default %(default)s)")
-    parser.add_argument("--gpu", type=int, default=0, help="CUDA device (default %(default)s)")
+    parser.add_argument("--repeats", type=int, help="counted rounds (default 20; pictures: 1)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda, where there is one")
+    parser.add_argument("--gpu", type=int, default=0, help="number of the CUDA device (default %(default)s)")
+    parser.add_argument("--megapixels", type=float, nargs="+", help="pictures: sizes of the LR image (default 12 50)")
+    parser.add_argument("--backend", choices=BACKENDS, help="pictures: see models/backends.py (default auto)")
+    parser.add_argument("--memory", type=float, metavar="MIB", help="pictures: that the maps of rows may take")
     parser.add_argument(
         "--config", help="its network, or for data its images (default: the paper's configs, the sample)"
     )
@@ -280,22 +295,46 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> None:
+def chosen_device(arguments: argparse.Namespace) -> torch.device:
+    device = pick_device([] if arguments.device == "cpu" else [arguments.gpu])
+    if arguments.device == "cuda" and device.type != "cuda":
+        raise InputError("--device cuda: there is no CUDA device here; use cpu")
+    return device
+
+
+BENCHMARKS = {
+    "inference": benchmark_inference,
+    "training": benchmark_training,
+    "data": benchmark_data,
+    "pictures": benchmark_pictures,
+}
+
+
+def main() -> int:
     arguments = parse_arguments()
+    if arguments.repeats is None:
+        arguments.repeats = 1 if arguments.what == "pictures" else 20
     if arguments.repeats < 1 or arguments.batch < 1:
         raise InputError("--repeats and --batch must be at least 1")
-    device = pick_device([arguments.gpu])
+    alone = [name for name in ("megapixels", "backend", "memory") if getattr(arguments, name) is not None]
+    if arguments.what != "pictures" and alone:
+        raise InputError(f"--{alone[0]}: goes with pictures alone; leave it out")
+    if arguments.memory is not None and not arguments.memory > 0:
+        raise InputError("--memory: must be above 0")
+    if not all(0 < size <= LARGEST / 1e6 for size in arguments.megapixels or ()):
+        raise InputError(f"--megapixels: must be above 0 and at most {LARGEST / 1e6:.0f}")
+    device = chosen_device(arguments)
     print(f"{device_name(device)}; {json.dumps(versions())}")
-    benchmark = {"inference": benchmark_inference, "training": benchmark_training, "data": benchmark_data}
-    rates = {} if arguments.what == "data" else ceilings(device)
+    rates = ceilings(device) if arguments.what in ("inference", "training") else {}
     if rates:
         print("reached here: copy {:.0f} GB/s; ".format(rates["copy"]), end="")
         print(", ".join(f"{name} {rate:.2f} TFLOP/s" for name, rate in rates.items() if name != "copy"))
         print(HEADER)
-    found = benchmark[arguments.what](arguments, device, rates)
+    found = BENCHMARKS[arguments.what](arguments, device, rates)
     if arguments.json:
         content = {"device": device_name(device), "versions": versions(), "ceilings": rates, "rows": found}
         write_json(arguments.json, content)
+    return int(any("error" in row for row in found))
 
 
 if __name__ == "__main__":

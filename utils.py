@@ -2,6 +2,7 @@
 
 import difflib
 import errno
+import io
 import os
 import re
 import secrets
@@ -12,15 +13,21 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO, BinaryIO
 
 from filelock import BaseFileLock, FileLock, Timeout
+
+try:
+    import fcntl
+except ImportError:  # Windows, where nobody can remove a file that is open
+    fcntl = None  # type: ignore[assignment]
 
 LOCK_NAME = ".lock"  # in a held folder; one that a killed process left there holds nothing
 LONGEST_SHOWN = 200  # characters of a value in an error message
 # What names and text may not hold, as logs, tables and configs are UTF-8 text of whole lines: control characters, line
 # ends of Unicode, and the surrogates by which Python stands for bytes that are not UTF-8.
 UNFIT = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-_LEFTOVER = re.compile(r"\..+\.[0-9a-f]{16}\.tmp")  # what `atomic_write` calls its temporary files
+_LEFTOVER = re.compile(r"\..+\.[0-9a-f]{16}\.tmp")  # what `atomic_file` calls its temporary files
 
 
 class InputError(ValueError):
@@ -78,26 +85,74 @@ def _escaped(letter: str) -> str:
 
 
 def atomic_write(path, data: bytes) -> None:
-    """Write `data` to `path` so that a reader sees the old file or the whole new one, also after a power cut.
+    """Write `data` to `path`, as `atomic_file` does."""
+    with atomic_file(path) as file:
+        file.write(data)
 
-    The bytes go to a temporary file in the same folder, which is flushed to disk and renamed over `path`.
+
+@contextmanager
+def atomic_file(path) -> Iterator[BinaryIO]:
+    """A new file that can seek, to be written in the block: it becomes `path` when the block ends without an error.
+
+    A reader sees the old file or the whole new one, also after a power cut. Until the end the bytes are in a temporary
+    file in the same folder, which is then flushed to disk and renamed over `path`. An error in the block removes it.
 
     Raises:
-        InputError: the disk is full, or the folder cannot be written to; `path` keeps its old content.
+        InputError: the disk is full, or the folder cannot be written to; `path` keeps its old content. Errors of the
+            block that are not of writing this file pass unchanged.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "xb") as file:
-            file.write(data)
+        with _named_failure(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            raw = open(temporary, "xb", buffering=0)  # noqa: SIM115  (closed below)
+        try:
+            _hold(raw)
+            file = _NewFile(raw, path)
+            yield file
             file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
-    except OSError as error:
+            with _named_failure(path):
+                os.fsync(raw.fileno())
+                raw.close()
+        finally:
+            with suppress(OSError):  # another error is under way, or it is closed; what is not flushed is dropped
+                raw.close()
+        with _named_failure(path):
+            os.replace(temporary, path)
+            _sync_folder(path.parent)
+    except BaseException:
         with suppress(OSError):  # it was not made, or has its final name already
             temporary.unlink()
+        raise
+
+
+class _NewFile(io.BufferedWriter):
+    """A file in which every failure to write becomes the InputError that names `path`."""
+
+    def __init__(self, raw: io.RawIOBase, path: Path):
+        super().__init__(raw)
+        self._path = path
+
+    def write(self, data, /) -> int:
+        with _named_failure(self._path):
+            return super().write(data)
+
+    def flush(self) -> None:
+        with _named_failure(self._path):
+            super().flush()
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        with _named_failure(self._path):  # what is buffered is written first
+            return super().seek(offset, whence)
+
+
+@contextmanager
+def _named_failure(path: Path) -> Iterator[None]:
+    """An OSError becomes the InputError of a file that could not be written."""
+    try:
+        yield
+    except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         reason = "no space left" if full else error.strerror
         raise InputError(
@@ -106,12 +161,32 @@ def atomic_write(path, data: bytes) -> None:
         ) from error
 
 
+def _hold(file: IO[bytes]) -> None:
+    """Mark a temporary file as one that this process is writing, for `remove_leftover`; it ends with the process."""
+    if fcntl is not None:
+        with suppress(OSError):  # a file system without locks: two runs that make the same file may disturb each other
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def remove_leftover(path: Path) -> None:
+    """Remove a temporary file of `atomic_file`, unless a process is writing it. OSError if it cannot be removed."""
+    if fcntl is not None:
+        with open(path, "rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return
+            except OSError:  # a file system without locks: nothing tells it from what a killed process left
+                pass
+    path.unlink()
+
+
 def remove_leftovers(folder) -> None:
-    """Remove what `atomic_write` left in a folder when it was killed. Only for whoever alone writes there."""
+    """Remove what `atomic_file` left in a folder when it was killed. Only for whoever alone writes there."""
     with suppress(OSError):  # there is no such folder, or nothing may be removed from it: writing will say so
         for path in Path(folder).iterdir():
             if _LEFTOVER.fullmatch(path.name):
-                path.unlink()
+                remove_leftover(path)
 
 
 def make_folder(folder) -> Path:

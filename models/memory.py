@@ -15,13 +15,14 @@ from .cpu import CpuInference
 from .errors import ModelError
 from .plain_stream import PlainStream
 from .ssiu import SSIU, padded_side
-from .streaming import Streamer
+from .streaming import Streamer, rows_of
 from .strips import Layout, layout, stream
 
 SHARE = 0.6  # of the memory that is free, which whole maps may take where nobody has said how much they may
 SMALL = 256.0  # MiB that are taken without a look at what is free
 LARGE = 2**18  # pixels of an image that flows on a CPU in any case: it takes no longer, and memory by the width alone
 UNKNOWN = 2048.0  # MiB that are taken to be free where the system does not say
+BAND = 256  # rows of a whole image that are handed on at once
 _FAILED = re.compile("out of memory|not enough memory|alloc|memory object", re.IGNORECASE)
 _CGROUPS = (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"))
 
@@ -163,6 +164,14 @@ class Bounded:
     def too_large(self, x: Tensor) -> ModelError:
         advice = "close other programs, allow fewer MiB ('memory'), or cut the image"
         return ModelError(f"an image of {size_of(x)} does not fit into the memory; {advice}")
+
+
+@torch.no_grad()
+def rows_of_whole(network: Callable[[Tensor], Tensor], image, device: torch.device) -> Iterator[Tensor]:
+    """What a network makes of a whole image (see `models.streaming.rows_of`), as `models.strips.stream` gives it."""
+    x = rows_of(image)(0, image.shape[0]).to(device)
+    out = network(x[None])[0]
+    yield from (rows.cpu() for rows in out.split(BAND, dim=1))
 
 
 def size_of(x: Tensor) -> str:

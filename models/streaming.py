@@ -120,6 +120,15 @@ def check_rows(rows: Tensor, count: int, width: int) -> None:
         raise ModelError(f"rows of the input: {found} was read; torch.float32 {(3, count, width)} is taken")
 
 
+def check_image(image) -> np.dtype:
+    """The kind of an image's numbers. Raises ModelError for what is no image (H, W, 3) of uint8, uint16 or float."""
+    kind, shape = np.dtype(getattr(image, "dtype", object)), tuple(getattr(image, "shape", ()))
+    if len(shape) != 3 or shape[2] != 3 or 0 in shape or not (kind.name in LEVELS or kind.kind == "f"):
+        name = kind.name if shape else type(image).__name__
+        raise ModelError(f"image: {name} {shape} cannot be streamed; give uint8, uint16 or float of (H, W, 3)")
+    return kind
+
+
 def rows_of(image, left: int = 0, right: int | None = None) -> ReadRows:
     """Reads rows of an image (H, W, 3), or of its columns `left` .. `right`.
 
@@ -130,10 +139,7 @@ def rows_of(image, left: int = 0, right: int | None = None) -> ReadRows:
     Raises:
         ModelError: another shape or kind of numbers.
     """
-    kind, shape = np.dtype(getattr(image, "dtype", object)), tuple(getattr(image, "shape", ()))
-    if len(shape) != 3 or shape[2] != 3 or 0 in shape or not (kind.name in LEVELS or kind.kind == "f"):
-        name = kind.name if shape else type(image).__name__
-        raise ModelError(f"image: {name} {shape} cannot be streamed; give uint8, uint16 or float of (H, W, 3)")
+    kind = check_image(image)
 
     def read(first: int, count: int) -> Tensor:
         rows = np.ascontiguousarray(image[first : first + count][:, left:right]).astype(np.float32)

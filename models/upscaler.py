@@ -7,6 +7,7 @@ large = upscale(image)  # uint8 (H, W, 3) RGB array -> uint8 (4 H, 4 W, 3)
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -15,12 +16,15 @@ from torch import Tensor
 from .architecture import Architecture, detect_architecture
 from .backends import inference
 from .errors import ModelError
-from .memory import LARGE
+from .memory import LARGE, rows_of_whole
 from .pixels import from_network, to_network
 from .ssiu import SCALES, SSIU
+from .streaming import check_image
 from .strips import Layout
 from .weight_file import refusal
 from .weights import SHIPPED, put_weights, read_weights, shipped_weights
+
+Kind = TypeVar("Kind", bound="Upscaler")
 
 
 class Upscaler:
@@ -50,6 +54,30 @@ class Upscaler:
         self.model.to(device).eval()
         self.network, self.backend = inference(self.model, device, backend, precision, say=say, memory_mib=memory_mib)
 
+    @classmethod
+    def load(
+        cls: type[Kind],
+        weights: str | Path = "x4",
+        device: str | torch.device | None = None,
+        backend: str = "auto",
+        precision: str = "float32",
+        say: Callable[[str], None] | None = None,
+        memory_mib: float | None = None,
+    ) -> Kind:
+        """A network from its weights alone: its architecture is read off the file.
+
+        Args:
+            weights: 'x2', 'x3' or 'x4' for those that come with the project, or a checkpoint of any known form.
+            device: where it runs; None for the first CUDA device, or the CPU where there is none.
+            backend, precision: see `models.backends` and `models.precision`.
+            say: takes one line on what a fast backend has proven on this machine.
+            memory_mib: what the network's maps may take, see `models.backends.inference`.
+
+        Raises:
+            ModelError: no such file, not an SSIU's weights, or a backend that cannot run.
+        """
+        return cls(_weights_file(weights), _device(device), backend, precision, say, memory_mib)
+
     @property
     def scale(self) -> int:
         return self.architecture.scale
@@ -65,7 +93,7 @@ class Upscaler:
         return self.network.plan(height, width, self.device)
 
     def stream(self, image) -> Iterator[Tensor]:
-        """The image, `scale` times as large, row by row, in memory that its height does not change.
+        """The image, `scale` times as large, row by row; where it `flows`, in memory that its height does not change.
 
         Args:
             image: an array (H, W, 3) of uint8, uint16 or float, which may be memory-mapped.
@@ -75,7 +103,10 @@ class Upscaler:
         Raises:
             ModelError: see `models.strips.stream`.
         """
-        return self.network.rows(image, self.device)
+        check_image(image)
+        if self.flows(image.shape[0], image.shape[1]):
+            return self.network.rows(image, self.device)
+        return rows_of_whole(self.network, image, self.device)
 
     def __repr__(self) -> str:
         return f"Upscaler({self.architecture}; {self.backend} on {self.device}; {self.weights})"
@@ -101,27 +132,7 @@ class Upscaler:
         return (out if x.dim() == 4 else out[0]).to(image.device)
 
 
-def load(
-    weights: str | Path = "x4",
-    device: str | torch.device | None = None,
-    backend: str = "auto",
-    precision: str = "float32",
-    say: Callable[[str], None] | None = None,
-    memory_mib: float | None = None,
-) -> Upscaler:
-    """A network from its weights alone: its architecture is read off the file.
-
-    Args:
-        weights: 'x2', 'x3' or 'x4' for those that come with the project, or a checkpoint of any known form.
-        device: where it runs; None for the first CUDA device, or the CPU where there is none.
-        backend, precision: see `models.backends` and `models.precision`.
-        say: takes one line on what a fast backend has proven on this machine.
-        memory_mib: what the network's maps may take, beside the program and the image; see `models.backends.inference`.
-
-    Raises:
-        ModelError: no such file, not an SSIU's weights, or a backend that cannot run.
-    """
-    return Upscaler(_weights_file(weights), _device(device), backend, precision, say, memory_mib)
+load = Upscaler.load
 
 
 def _weights_file(weights: str | Path) -> Path:

@@ -50,7 +50,7 @@ def _of_colour(rows: Rows, colour: np.ndarray) -> Iterator[np.ndarray]:
     if colour.shape[2] == 3:
         yield from rows(colour)
     else:
-        yield from (band.mean(axis=2, keepdims=True) for band in rows(colour.repeat(3, axis=2)))
+        yield from (band.mean(axis=2, keepdims=True) for band in rows(np.broadcast_to(colour, (*colour.shape[:2], 3))))
 
 
 def _with_alpha(rows: Rows, colour: np.ndarray, alpha: np.ndarray) -> Iterator[np.ndarray]:
@@ -60,8 +60,11 @@ def _with_alpha(rows: Rows, colour: np.ndarray, alpha: np.ndarray) -> Iterator[n
         for band in _of_colour(rows, colour):
             yield np.concatenate([band, np.ones_like(band[:, :, :1])], axis=2)
         return
-    coverage = (alpha.astype(np.float32) / largest)[:, :, None]
-    seen = _without_hidden(colour.astype(np.float32) / largest * coverage, coverage)
+    coverage, weighted = alpha.astype(np.float32)[:, :, None], colour.astype(np.float32)
+    coverage /= largest
+    weighted /= largest
+    weighted *= coverage
+    seen = _without_hidden(weighted, coverage)
     for band, covered in zip(_of_colour(rows, seen), _of_colour(rows, coverage), strict=True):
         yield np.concatenate([band, covered], axis=2)
 
@@ -80,7 +83,10 @@ def _without_hidden(weighted: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     around = _without_hidden(*(plane.reshape(half[1], half[0], -1) for plane in smaller))
     around = cv2.resize(around, (width, height), interpolation=cv2.INTER_LINEAR).reshape(height, width, -1)
     share = np.minimum(alpha * SEEN, 1)
-    return own * share + around * (1 - share)
+    own *= share
+    around *= 1 - share
+    own += around
+    return own
 
 
 def _inside(alpha: np.ndarray, top: int, height: int, size: Size) -> tuple[np.ndarray, np.ndarray]:

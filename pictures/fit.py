@@ -17,9 +17,10 @@ def result_size(width: int, height: int, scale: int, fit: Size | None) -> Size:
 
 def fitted(bands: Iterator[np.ndarray], size: Size) -> Iterator[np.ndarray]:
     """The float32 (h, W, C) bands of a picture, made smaller by an antialiased Lanczos filter: one band, all rows."""
-    whole = np.concatenate(list(bands))
-    planes = [
-        np.asarray(Image.fromarray(np.ascontiguousarray(whole[:, :, channel])).resize(size, Image.Resampling.LANCZOS))
-        for channel in range(whole.shape[2])
-    ]
-    yield np.stack(planes, axis=2)
+    held = list(bands)
+    yield np.stack([_fitted_channel(held, channel, size) for channel in range(held[0].shape[2])], axis=2)
+
+
+def _fitted_channel(bands: list[np.ndarray], channel: int, size: Size) -> np.ndarray:
+    plane = np.concatenate([band[:, :, channel] for band in bands])
+    return np.asarray(Image.fromarray(plane).resize(size, Image.Resampling.LANCZOS))

@@ -9,16 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from datas.names import usable_path
-from utils import InputError
+from pictures.video_file import VIDEOS
+from utils import InputError, remove_leftover
 
-IN_FOLDERS = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".tif", ".tiff", ".bmp", ".gif")  # what is looked for there
+PICTURES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".tif", ".tiff", ".bmp", ".gif")
+IN_FOLDERS = (*PICTURES, *VIDEOS)  # what is looked for there
 _RESULT = re.compile(r"(.+)_x[2-9]")  # the stem of what an earlier run wrote
-_LEFTOVER = re.compile(r"\.(.+)\.[0-9a-f]{16}\.tmp")  # of `utils.atomic_write`, killed
+_LEFTOVER = re.compile(r"\.(.+)\.[0-9a-f]{16}\.tmp")  # of `utils.atomic_file`, killed
 
 
 @dataclass(frozen=True)
 class Source:
-    """A picture's file, and the folder that it has inside the folder that was named ('.' for one named itself)."""
+    """A file, and the folder that it has inside the folder that was named ('.' for a file that was named itself)."""
 
     path: Path
     below: Path = Path(".")
@@ -70,7 +72,7 @@ def remove_leftovers_of(results: Iterable[Path]) -> None:
         with suppress(OSError):  # there is no such folder, or nothing may be removed from it: writing will say so
             for path in folder.iterdir():
                 if (match := _LEFTOVER.fullmatch(path.name)) and match[1] in ours:
-                    path.unlink()
+                    remove_leftover(path)
 
 
 def _names(name: str) -> list[Path]:
@@ -94,7 +96,7 @@ def _inside(folder: Path, recursive: bool, results: Path | None) -> list[Source]
 
 
 def _walk(folder: Path, recursive: bool, results: Path | None) -> Iterator[Path]:
-    """Visible names that end like a picture's; what they are is found out when they are opened."""
+    """Visible names that end like a picture's or a video's; what they are is found out when they are opened."""
     try:
         paths = sorted(path for path in folder.iterdir() if path.name[0] != ".")
     except OSError as error:

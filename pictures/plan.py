@@ -8,22 +8,25 @@ from datas.names import usable_path
 from pictures.fit import Size, result_size
 from pictures.names import Source, result_path
 from pictures.read import Head, read_head
+from pictures.video import read_clip, video_size
+from pictures.video_file import Clip, container_of
 from pictures.write import need_room, same_format
 from utils import InputError
 
 
 @dataclass(frozen=True)
 class Job:
-    """A picture, its result, and the size of the latter."""
+    """A picture or a video, its result, and the size of the latter."""
 
     path: Path
     out: Path
-    head: Head
+    head: Head | Clip
     size: Size
 
     @property
     def pixels(self) -> int:
-        return self.head.width * self.head.height
+        frames = self.head.frames if isinstance(self.head, Clip) else 1
+        return frames * self.head.width * self.head.height
 
     def __str__(self) -> str:
         before, after = f"{self.head.width}x{self.head.height}", f"{self.size[0]}x{self.size[1]}"
@@ -32,7 +35,7 @@ class Job:
 
 @dataclass
 class Plan:
-    """Jobs, results that are there already, and one line for each picture that cannot be done."""
+    """Jobs, results that are there already, and one line for each picture or video that cannot be done."""
 
     jobs: list[Job] = field(default_factory=list)
     finished: list[Path] = field(default_factory=list)
@@ -42,11 +45,11 @@ class Plan:
 def make_plan(
     sources: list[Source], folder: Path | None, scale: int, kind: str, fit: Size | None, overwrite: bool
 ) -> Plan:
-    """Look at every picture's header.
+    """Look at every header.
 
     Args:
         folder: of the results; None for that of each picture.
-        kind: the format of the results, 'same' for that of each picture.
+        kind: the format of the pictures' results, 'same' for that of each picture.
         fit: see `pictures.fit.result_size`.
         overwrite: results that are there are made again.
     """
@@ -54,15 +57,7 @@ def make_plan(
     for source in sources:
         try:
             usable_path(source.path)
-            head = read_head(source.path)
-            chosen = same_format(head) if kind == "same" else kind
-            job = Job(
-                source.path,
-                result_path(source, folder, scale, chosen),
-                head,
-                result_size(head.width, head.height, scale, fit),
-            )
-            need_room(str(source.path), chosen, job.size, 1, 8)  # at least; what else there is, decoding tells
+            job = _video(source, folder, scale, fit) or _picture(source, folder, scale, kind, fit)
             maker = makers.setdefault(job.out, job.path)
             if maker != job.path:
                 raise InputError(f"{job.path}: {job.out} is the result of {maker} already; rename one of the two")
@@ -74,3 +69,19 @@ def make_plan(
         else:
             plan.jobs.append(job)
     return plan
+
+
+def _picture(source: Source, folder: Path | None, scale: int, kind: str, fit: Size | None) -> Job:
+    head = read_head(source.path)
+    chosen = same_format(head) if kind == "same" else kind
+    size = result_size(head.width, head.height, scale, fit)
+    need_room(str(source.path), chosen, size, 1, 8)  # at least; what else there is, decoding tells
+    return Job(source.path, result_path(source, folder, scale, chosen), head, size)
+
+
+def _video(source: Source, folder: Path | None, scale: int, fit: Size | None) -> Job | None:
+    """None for a file that is no video."""
+    if container_of(source.path) is None:
+        return None
+    clip = read_clip(source.path)
+    return Job(source.path, result_path(source, folder, scale, clip.kind), clip, video_size(clip, scale, fit))

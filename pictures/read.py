@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from datas.images import LARGEST
 from pictures.quality import jpeg_quality
@@ -24,6 +24,7 @@ _SIGNATURES = {
     b"II*\x00": "TIFF", b"MM\x00*": "TIFF", b"II+\x00": "TIFF", b"MM\x00+": "TIFF",
 }  # fmt: skip
 _FOREIGN = {b"%PDF": "a PDF", b"%!": "PostScript", b"\xc5\xd0\xd3\xc6": "PostScript"}
+_PALETTE = 3  # PNG's colour type
 _ORIENTATION, _PREVIEW, _DNG = 0x112, 0xFE, 0xC612  # tags; a camera's raw file is a TIFF that begins with a preview
 
 
@@ -98,6 +99,10 @@ def opened(file: BinaryIO, name: str) -> Iterator[tuple[Image.Image, Head]]:
             raise
         except Image.DecompressionBombError as error:
             raise InputError(f"{name}: has more than {LARGEST:,} pixels; cut it into smaller pictures") from error
+        except UnidentifiedImageError as error:  # its message names an object in memory, and no reason
+            raise InputError(
+                f"{name}: is damaged (its header makes no sense); replace it with an intact copy"
+            ) from error
         except Exception as error:  # what three libraries raise on damaged files is no list that could be written down
             raise InputError(f"{name}: is damaged ({shown(error)}); replace it with an intact copy") from error
 
@@ -117,8 +122,11 @@ def _format_of(file: BinaryIO, name: str) -> str:
 
 
 def _png_bits(file: BinaryIO, name: str) -> int:
-    """Bits of a sample. Of two headers, two readers take different ones: there must be one before the pixels."""
-    headers, bits = 0, 8
+    """Bits of a sample. Of two headers, two readers take different ones: there must be one before the pixels.
+
+    Pixels that are numbers of colours need a palette: Pillow makes one up where there is none.
+    """
+    headers, bits, palette, needs_palette = 0, 8, False, False
     file.seek(len(_PNG))
     while len(start := file.read(8)) == 8:
         length, kind = struct.unpack(">I4s", start)
@@ -126,11 +134,14 @@ def _png_bits(file: BinaryIO, name: str) -> int:
             break
         content = file.read(13) if kind == b"IHDR" else b""
         if kind == b"IHDR" and len(content) == 13:
-            headers, bits = headers + 1, content[8]
+            headers, bits, needs_palette = headers + 1, content[8], content[9] == _PALETTE
+        palette |= kind == b"PLTE"
         file.seek(length - len(content) + 4, os.SEEK_CUR)
     file.seek(0)
     if headers != 1:
         raise InputError(f"{name}: is damaged (it has {headers} headers); replace it with an intact copy")
+    if needs_palette and not palette:
+        raise InputError(f"{name}: is damaged (it has no palette); replace it with an intact copy")
     return max(bits, 8)
 
 

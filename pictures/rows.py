@@ -1,4 +1,4 @@
-"""The network on a whole picture: from an array to bands of super-resolved rows."""
+"""The network on a picture: from an array to bands of super-resolved rows."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -8,34 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-BAND = 256  # rows that are handed on at once
-LARGE = 2**18  # pixels of a picture whose rows flow through the network; whole maps would take over 500 MiB
-STREAMING = ("plain", "cpu")  # backends whose rows flow
+from models.memory import rows_of_whole
 
 
 class Runner(Protocol):
-    """What super-resolves, as `models.Upscaler` does.
-
-    Attributes:
-        network: (1, 3, H, W) in [0, 1] -> float32 (1, 3, sH, sW).
-        device, backend: where it runs, and through which implementation.
-        stream: an image (H, W, 3) -> float32 (3, n, sW), row by row; None where pictures must be taken whole.
-    """
-
-    @property
-    def network(self) -> Callable[[Tensor], Tensor]: ...
-
-    @property
-    def device(self) -> torch.device: ...
-
-    @property
-    def backend(self) -> str: ...
+    """What makes images `scale` times as large, as `models.Upscaler` does: (H, W, 3) -> rows, float32 (3, n, sW)."""
 
     @property
     def scale(self) -> int: ...
 
-    @property
-    def stream(self) -> Callable[[np.ndarray], Iterator[Tensor]] | None: ...
+    def stream(self, image: np.ndarray) -> Iterator[Tensor]: ...
 
 
 @dataclass
@@ -44,9 +26,10 @@ class Whole:
 
     network: Callable[[Tensor], Tensor]
     device: torch.device
-    backend: str
     scale: int
-    stream: None = None
+
+    def stream(self, image: np.ndarray) -> Iterator[Tensor]:
+        return rows_of_whole(self.network, image, self.device)
 
 
 def sr_rows(upscaler: Runner, image: np.ndarray) -> Iterator[np.ndarray]:
@@ -58,13 +41,5 @@ def sr_rows(upscaler: Runner, image: np.ndarray) -> Iterator[np.ndarray]:
     Yields:
         float32 (h, sW, 3), neither clipped nor rounded, h rows at a time.
     """
-    if upscaler.stream is not None and upscaler.backend in STREAMING and image.shape[0] * image.shape[1] > LARGE:
-        for rows in upscaler.stream(image):
-            yield rows.permute(1, 2, 0).contiguous().numpy()
-        return
-    largest = 1 if image.dtype == np.float32 else np.iinfo(image.dtype).max
-    x = torch.from_numpy(np.ascontiguousarray(image)).to(upscaler.device)
-    with torch.no_grad():
-        out = upscaler.network(x.permute(2, 0, 1)[None].float() / largest)[0]
-    for top in range(0, out.shape[1], BAND):
-        yield out[:, top : top + BAND].permute(1, 2, 0).contiguous().cpu().numpy()
+    for rows in upscaler.stream(image):
+        yield rows.permute(1, 2, 0).contiguous().numpy()

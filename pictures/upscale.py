@@ -1,21 +1,25 @@
-"""One picture in, one picture out."""
+"""One picture in, one picture out: first all that can be known is, then rows are made and written."""
 
+import io
 import os
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import BinaryIO
 
 import numpy as np
 
 from datas.names import usable_path
+from models import Upscaler
 from pictures.colour import result_rows
 from pictures.decode import Picture, read_picture
 from pictures.exif import kept_exif
 from pictures.fit import Size, result_size
+from pictures.memory import enough_memory
 from pictures.quality import STRONG
 from pictures.read import read_file
 from pictures.rows import Runner, sr_rows
-from pictures.write import DEEP, QUALITY, Extras, encode, fits_profile, format_of, need_room
-from utils import InputError, atomic_write
+from pictures.write import DEEP, QUALITY, Form, fits_profile, format_of, need_room, write_result
+from utils import InputError, atomic_file
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,29 @@ class Done:
     quality: int | None
 
 
+@dataclass(frozen=True)
+class _Work:
+    """A picture that can be super-resolved: what is left is to do it.
+
+    Attributes:
+        name: the picture's, for messages.
+        form: of the result.
+        done: what will have become of the picture.
+    """
+
+    name: str
+    picture: Picture
+    form: Form
+    done: Done
+
+    def write(self, upscaler: Runner, file: BinaryIO) -> None:
+        """Write the result, as its rows are made, to a new file that can seek."""
+        rows = partial(sr_rows, upscaler)
+        with enough_memory(f"{self.name}: {self.done.before[0]}x{self.done.before[1]}"):
+            bands = result_rows(rows, self.picture, upscaler.scale, self.done.after, self.form.bits)
+            write_result(file, self.name, bands, self.form)
+
+
 def upscale_file(upscaler: Runner, path, out, wanted: Wanted | None = None, overwrite: bool = False) -> Done:
     """Super-resolve the picture in a file into another file, whose ending says its format.
 
@@ -66,9 +93,10 @@ def upscale_file(upscaler: Runner, path, out, wanted: Wanted | None = None, over
     kind = format_of(out)
     if os.path.exists(out) and (not overwrite or os.path.samefile(out, path)):
         raise InputError(f"{out}: is there already; remove it or choose another name")
-    encoded, done = upscale_bytes(upscaler, read_file(path), str(path), kind, wanted)
-    atomic_write(out, encoded)
-    return done
+    work = _work(read_file(path), str(path), kind, upscaler.scale, wanted or Wanted())
+    with atomic_file(out) as file:
+        work.write(upscaler, file)
+    return work.done
 
 
 def upscale_bytes(
@@ -83,21 +111,15 @@ def upscale_bytes(
     Raises:
         InputError: as for `upscale_file`.
     """
-    wanted = wanted or Wanted()
-    size: Size | None = None
-    try:
+    work, file = _work(data, name, kind, upscaler.scale, wanted or Wanted()), io.BytesIO()
+    work.write(upscaler, file)
+    return file.getvalue(), work.done
+
+
+def _work(data: bytes, name: str, kind: str, scale: int, wanted: Wanted) -> _Work:
+    """What is to be done for the content of a picture's file. InputError where it cannot be done."""
+    with enough_memory(f"{name}:"):
         picture = read_picture(data, name)
-        size = (picture.head.width, picture.head.height)
-        return _upscaled(upscaler, picture, name, kind, wanted)
-    except (MemoryError, RuntimeError) as error:  # RuntimeError: PyTorch's way to say so
-        if isinstance(error, RuntimeError) and not any(word in str(error).lower() for word in ("memory", "alloc")):
-            raise
-        what = f"{size[0]}x{size[1]} is" if size else "is"
-        advice = "cut it into smaller pictures or choose a smaller scale"
-        raise InputError(f"{name}: {what} too large for the memory; {advice}") from error
-
-
-def _upscaled(upscaler: Runner, picture: Picture, name: str, kind: str, wanted: Wanted) -> tuple[bytes, Done]:
     head, notes = picture.head, list(picture.notes)
     picture = _as_the_format_needs(picture, name, kind)
     stored = 8 * picture.colour.dtype.itemsize
@@ -109,14 +131,12 @@ def _upscaled(upscaler: Runner, picture: Picture, name: str, kind: str, wanted: 
     if icc is not None and not fits_profile(icc, kind, channels):
         notes.append(f"its ICC profile is left out: it is of a kind that does not go with these pixels in {kind}")
         icc = None
-    size = result_size(head.width, head.height, upscaler.scale, wanted.fit)
+    size = result_size(head.width, head.height, scale, wanted.fit)
     need_room(name, kind, size, channels, bits)
     exif = kept_exif(picture.exif, size, name) if wanted.keep_exif else b""
-    bands = result_rows(partial(sr_rows, upscaler), picture, upscaler.scale, size, bits)
-    extras = Extras(icc, exif, wanted.quality)
-    encoded = encode(name, kind, bands, (size[1], size[0], channels), bits, extras)
     strong = head.quality if head.quality is not None and head.quality < STRONG else None
-    return encoded, Done((head.width, head.height), size, tuple(notes), strong)
+    form = Form(kind, (size[1], size[0], channels), bits, icc, exif, wanted.quality)
+    return _Work(name, picture, form, Done((head.width, head.height), size, tuple(notes), strong))
 
 
 def _as_the_format_needs(picture: Picture, name: str, kind: str) -> Picture:
@@ -126,3 +146,15 @@ def _as_the_format_needs(picture: Picture, name: str, kind: str) -> Picture:
     if picture.alpha.min() < np.iinfo(picture.alpha.dtype).max:
         raise InputError(f"{name}: has transparent parts, which jpg cannot hold; choose png or webp")
     return replace(picture, alpha=None)
+
+
+class PictureUpscaler(Upscaler):
+    """`models.Upscaler` with names for both of its uses: arrays and files. `PictureUpscaler.load` opens one."""
+
+    def upscale(self, image):
+        """An array or a tensor, `scale` times as large; see `models.Upscaler.__call__`."""
+        return self(image)
+
+    def upscale_file(self, path, out, wanted: Wanted | None = None, overwrite: bool = False) -> Done:
+        """The picture in a file into another file; see `pictures.upscale_file`."""
+        return upscale_file(self, path, out, wanted, overwrite)

@@ -8,10 +8,11 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from file_limits import no_file_beyond
 from helpers import ROOT
 
 import utils
-from utils import InputError, atomic_write, held_folder
+from utils import InputError, atomic_file, atomic_write, held_folder, remove_leftovers
 
 HOLD = "import sys, time, utils\nwith utils.held_folder(sys.argv[1]):\n    print('held', flush=True)\n    "
 posix = pytest.mark.skipif(os.name == "nt", reason="of POSIX alone")
@@ -79,6 +80,88 @@ def test_a_write_into_what_is_no_folder_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"file.new: could not be written"):
         atomic_write(tmp_path / "file" / "new", b"content")
+
+
+def test_of_an_atomic_file_a_reader_sees_the_old_content_until_the_block_ends(tmp_path):
+    path = tmp_path / "new" / "file"
+    atomic_write(path, b"old")
+    with atomic_file(path) as file:
+        file.write(bytes(1 << 20))
+        assert path.read_bytes() == b"old"
+    assert path.read_bytes() == bytes(1 << 20)
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_an_atomic_file_can_seek(tmp_path):
+    with atomic_file(tmp_path / "file") as file:
+        file.write(b"0123456789")
+        assert file.tell() == 10
+        assert file.seek(4) == 4
+        file.write(b"ab")
+        file.seek(0, os.SEEK_END)
+        file.write(b"c")
+    assert (tmp_path / "file").read_bytes() == b"0123ab6789c"
+
+
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt(), RuntimeError("inside"), InputError("a.png: is damaged"), OSError(errno.EIO, "disk")]
+)
+@pytest.mark.parametrize("old", [[], [b"old"]])
+def test_errors_in_the_block_of_an_atomic_file_pass_and_leave_what_was_there(tmp_path, error, old, system):
+    for content in old:
+        (tmp_path / "file").write_bytes(content)
+    with pytest.raises(type(error)) as caught, atomic_file(tmp_path / "file") as file:
+        file.write(bytes(1 << 20))
+        raise error
+    assert caught.value is error
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == old
+
+
+def in_one_piece(file):
+    file.write(bytes(100_000))
+
+
+def in_small_pieces(file):
+    for _ in range(1000):
+        file.write(bytes(100))
+
+
+def and_back(file):
+    file.write(bytes(5000))
+    file.seek(0)
+
+
+def at_the_end(file):
+    file.write(bytes(5000))
+
+
+@pytest.mark.parametrize("write", [in_one_piece, in_small_pieces, and_back, at_the_end])
+def test_a_disk_that_is_full_in_the_midst_of_an_atomic_file_is_one_line_and_leaves_the_old_file(tmp_path, write):
+    (tmp_path / "file").write_bytes(b"old")
+    message = r"file: could not be written \(no space left\); what stood there before is untouched; free some space"
+    with no_file_beyond(4000), pytest.raises(InputError, match=message), atomic_file(tmp_path / "file") as file:
+        write(file)
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]
+
+
+def test_an_error_in_the_block_is_told_even_if_the_disk_is_full_too(tmp_path):
+    with no_file_beyond(10), pytest.raises(RuntimeError, match="inside"), atomic_file(tmp_path / "file") as file:
+        file.write(bytes(100))
+        raise RuntimeError("inside")
+    assert list(tmp_path.iterdir()) == []
+
+
+@posix
+def test_a_file_that_another_process_is_writing_is_no_leftover_until_it_is_killed(tmp_path, start):
+    program = "import sys, time, utils\nwith utils.atomic_file(sys.argv[1]):\n    print('open', flush=True)\n    "
+    process = start(program + "time.sleep(60)", tmp_path / "file")
+    assert process.stdout.readline() == "open\n"
+    remove_leftovers(tmp_path)
+    assert len(list(tmp_path.iterdir())) == 1
+    process.kill()
+    process.wait()
+    remove_leftovers(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_held_folder_is_gone_afterwards_if_nothing_came_into_it(tmp_path, system):

@@ -1,5 +1,6 @@
 """What is fuzzed: each reader of files from strangers, with good files to begin from and what it may raise."""
 
+import io
 import json
 import shutil
 from collections.abc import Callable
@@ -9,10 +10,12 @@ from random import Random
 
 import numpy as np
 import safetensors.torch
+import tifffile
 import torch
 import yaml
 from fuzz import mutate
 from helpers import ROOT, TINY, train
+from picture_files import cmyk_profile, png
 from PIL import Image
 
 from config import load_config, parse_overrides
@@ -22,6 +25,9 @@ from datas.sample import make_sample
 from datas.store import pack
 from models import ModelError, create_model
 from models.weights import load_weights, read_checkpoint
+from pictures.decode import read_picture
+from pictures.exif import kept_exif
+from pictures.read import read_head
 from tools.record import read_run
 from training.checkpoint_form import checked_form
 from training.logs import RunLog
@@ -53,6 +59,7 @@ def make_targets(work: Path) -> dict[str, Target]:
         "--set": Target(overrides(configs), mutate.blind, read_override, weight=2),
         "checkpoint": Target(weights, mutate.checkpoint, lambda *where: read_weights(model, *where), weight=3),
         "image": Target(images, mutate.png, read_image, weight=4),
+        "picture": Target([*images, *make_pictures()], mutate.png, read_any_picture, weight=4),
         "manifest": store_target(work),
         "records": Target(
             [(run / "metrics.jsonl").read_bytes()], mutate.jsonic, lambda *what: read_records(run, *what)
@@ -100,6 +107,43 @@ def make_images(folder: Path) -> list[bytes]:
     return [path.read_bytes() for path in [*files, folder / "grey.png", folder / "palette.png"]]
 
 
+def make_pictures() -> list[bytes]:
+    """What people's pictures have beside 8-bit RGB: 16 bits, alpha, ink, few colours, EXIF, profiles, rare storage."""
+    random = np.random.default_rng(2)
+    pixels = random.integers(0, 256, (9, 13, 4), np.uint8)
+    pixels[:3, :, 3] = 0
+    deep = random.integers(0, 65536, (9, 13, 4), np.uint16)
+    rgb, grey = Image.fromarray(pixels[:, :, :3]), Image.fromarray(pixels[:, :, 0])
+    said = Image.Exif()
+    said.update({0x112: 6, 0x10F: "Maker", 0x8769: {0x9003: "2020:01:01 00:00:00", 0xA002: 13}, 0x8825: {1: "N"}})
+    exif = said.tobytes()
+    made = [
+        (rgb, "GIF", {}), (Image.fromarray(pixels), "GIF", {}), (rgb.quantize(8), "PNG", {"transparency": 3}),
+        (rgb, "JPEG", {"exif": exif, "progressive": True}), (rgb, "WEBP", {"exif": exif}), (grey, "JPEG", {}),
+        (rgb, "PNG", {"exif": exif}), (rgb, "TIFF", {"exif": exif}), (rgb, "TIFF", {"compression": "jpeg"}),
+        (grey, "BMP", {}), (rgb.convert("1"), "TIFF", {"compression": "group4"}), (rgb.convert("1"), "PNG", {}),
+        (Image.fromarray(pixels), "PNG", {}), (Image.fromarray(pixels), "WEBP", {"lossless": True}),
+        (Image.fromarray(pixels), "TIFF", {"compression": "packbits"}), (rgb.quantize(8), "BMP", {}),
+        (rgb.convert("LA"), "PNG", {}), (rgb.quantize(8), "TIFF", {}), (rgb.convert("YCbCr"), "TIFF", {}),
+        *((rgb.convert("CMYK"), kind, {"icc_profile": cmyk_profile()}) for kind in ("JPEG", "TIFF")),
+    ]  # fmt: skip
+    files = []
+    for image, kind, options in made:
+        image.save(file := io.BytesIO(), kind, **options)
+        files.append(file.getvalue())
+    files += [png(deep[:, :, :channels], 16, colour) for channels, colour in ((1, 0), (2, 4), (3, 2), (4, 6))]
+    files.append(png(deep[:, :, :3], 16, 2, transparent=(1, 2, 3)))
+    for content, options in (
+        (deep[:, :, 0], {"photometric": "miniswhite"}),
+        (deep[:, :, :3], {"photometric": "rgb", "compression": "zlib", "predictor": True}),
+        (deep, {"photometric": "rgb", "extrasamples": ["assocalpha"], "rowsperstrip": 4, "byteorder": ">"}),
+        (np.moveaxis(deep[:, :, :3], 2, 0), {"photometric": "rgb", "planarconfig": "separate", "bigtiff": True}),
+    ):
+        tifffile.imwrite(file := io.BytesIO(), content, **options)
+        files.append(file.getvalue())
+    return files
+
+
 def overrides(configs: list[bytes]) -> list[bytes]:
     """`key=value` texts from config files."""
     lines = [line for data in configs for line in data.decode().splitlines() if ": " in line and line[0] not in "# -"]
@@ -137,6 +181,20 @@ def read_image(folder: Path, data: bytes) -> object:
     image = read_rgb(path)
     assert image.shape == (*size, 3) and image.dtype == np.uint8, "the header says something else"
     return image
+
+
+def read_any_picture(folder: Path, data: bytes) -> object:
+    path = folder / "x.png"
+    path.write_bytes(data)
+    head = read_head(path)
+    picture = read_picture(data, str(path))
+    colour, alpha = picture.colour, picture.alpha
+    assert picture.head == head, "the header says something else the second time"
+    assert colour.shape in [(head.height, head.width, channels) for channels in (1, 3)], "other pixels than named"
+    assert colour.dtype in (np.uint8, np.uint16), "samples of a kind that nobody knows"
+    assert alpha is None or (alpha.shape == colour.shape[:2] and alpha.dtype == colour.dtype), "alpha of another form"
+    kept_exif(picture.exif, (head.width, head.height), str(path))
+    return picture
 
 
 def store_target(work: Path) -> Target:

@@ -10,7 +10,7 @@ if not hasattr(os, "fork"):
 from fuzz.run import fuzz
 from fuzz.targets import make_targets
 
-READERS = ("config", "--set", "checkpoint", "image", "manifest", "records")
+READERS = ("config", "--set", "checkpoint", "image", "picture", "manifest", "records")
 
 
 @pytest.fixture(scope="module")

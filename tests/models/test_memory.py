@@ -70,9 +70,7 @@ def test_what_fits_in_no_way_is_one_line():
 
     with pytest.raises(ModelError, match="an image of 20x37 does not fit into the memory; close other programs"):
         Bounded(failing, torch.nn.Identity(), "plain", "float32")(image(1, 3, 37, 20))
-    with pytest.raises(
-        ModelError, match=r"400 pixels wide takes, .* at least \d+ MiB, more than the 1 that are"
-    ):
+    with pytest.raises(ModelError, match=r"400 pixels wide takes, .* at least \d+ MiB, more than the 1 that are"):
         inference(network(), CPU, "plain", memory_mib=1)[0](image(1, 3, 300, 400))
 
 

@@ -9,7 +9,7 @@ from helpers import build
 from pictures import upscale_bytes
 from pictures.rows import Whole
 
-NEAREST = Whole(lambda x: x.repeat_interleave(2, 2).repeat_interleave(2, 3), torch.device("cpu"), "none", scale=2)
+NEAREST = Whole(lambda x: x.repeat_interleave(2, 2).repeat_interleave(2, 3), torch.device("cpu"), scale=2)
 
 
 @pytest.fixture(scope="session")

@@ -81,7 +81,7 @@ def test_an_alpha_channel_that_says_nothing_is_kept_and_costs_nothing(photo, ups
         calls.append(x)
         return upscaler.network(x)
 
-    counting = Whole(counted, torch.device("cpu"), "none", scale=2)
+    counting = Whole(counted, torch.device("cpu"), scale=2)
     large, _ = run(counting, np.dstack([photo, np.full(photo.shape[:2], 255, np.uint8)]))
     assert np.array_equal(large[:, :, :3], upscaler(photo))
     assert (large[:, :, 3] == 255).all()

@@ -58,7 +58,9 @@ def test_the_command_with_standard_input(here):
     assert Image.open("large.webp").size == (96, 80)
 
 
-def test_the_lines_of_python(here, capsys):
-    exec(re.search(r"```python\n(.*?)```", TEXT, re.DOTALL)[1], {})
+def test_the_lines_of_python(here, capsys, photo):
+    names = {"image": photo[:20, :24]}
+    exec(re.search(r"```python\n(.*?)```", TEXT, re.DOTALL)[1], names)
     assert Image.open("large.png").size == (96, 80)
+    assert names["large"].shape == (80, 96, 3)
     assert capsys.readouterr().out.startswith("(24, 20) (96, 80) ()")

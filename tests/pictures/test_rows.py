@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from models import load
-from pictures import rows
+from pictures.rows import sr_rows
 
 
 @pytest.mark.parametrize("backend", ["plain", "auto"])
@@ -12,9 +12,9 @@ from pictures import rows
 def test_rows_of_a_large_picture_are_those_of_the_whole_one(backend, kind, photo, deep, tiny_weights, monkeypatch):
     image = {np.uint8: photo, np.uint16: deep, np.float32: photo.astype(np.float32) / 255}[kind]
     upscaler = load(tiny_weights, "cpu", backend)
-    whole = np.concatenate(list(rows.sr_rows(upscaler, image)))
-    monkeypatch.setattr(rows, "LARGE", 100)
-    monkeypatch.setattr(upscaler, "network", lambda x: pytest.fail("the picture was taken whole"))
-    bands = list(rows.sr_rows(upscaler, image))
+    whole = np.concatenate(list(sr_rows(upscaler, image)))
+    monkeypatch.setattr("models.upscaler.LARGE", 100)
+    monkeypatch.setattr(upscaler.network, "whole", lambda x: pytest.fail("the picture was taken whole"))
+    bands = list(sr_rows(upscaler, image))
     assert len(bands) > 1
     np.testing.assert_allclose(np.concatenate(bands), whole, atol=1e-5)

@@ -137,6 +137,25 @@ def test_standard_input_and_output(here, tiny_weights, monkeypatch, capsys, argu
     assert capsys.readouterr().err.splitlines()[-1].startswith(last)
 
 
+def test_what_a_large_picture_takes_is_said_before_it_is_done(here, upscale, photo):
+    Image.fromarray(np.tile(photo, (1, 12, 1))).save("wide.png")
+    whole, tight = upscale("wide.png", "-o", "whole"), upscale("wide.png", "-o", "tight", "--memory", "8")
+    assert " rows in flight" not in whole.stdout
+    plan = r"wide.png: 672x40 -> 1344x80: \d+ rows in flight, \d MiB, 1 thread, \d strips; about [\d ]+s expected\n1/1"
+    assert re.search(plan, tight.stdout), tight.stdout + tight.stderr
+    first, second = (np.asarray(Image.open(f"{folder}/wide_x2.png")).astype(int) for folder in ("whole", "tight"))
+    assert np.abs(first - second).max() <= 1  # 1e-5 may round to the other side
+
+
+def test_a_picture_that_the_memory_cannot_hold_does_not_stop_the_others(here, upscale, photo):
+    Image.fromarray(np.tile(photo, (8, 6, 1))).save("photos/b.png")
+    done = upscale("photos", "-o", "out", "--memory", "2")
+    assert done.returncode == 1
+    line = r"error: photos/b.png: an image 336 pixels wide takes, .* at least \d MiB, more than the 2 that are .*\n"
+    assert re.fullmatch(line, done.stderr), done.stderr
+    assert listing("out") == ["a_x2.png", "c_x2.png"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -152,6 +171,8 @@ def test_standard_input_and_output(here, tiny_weights, monkeypatch, capsys, argu
         (["-", "--dry-run"], "does not go with --dry-run"),
         (["-", "--format", "same"], "does not go with --format same"),
         (["photo.png", "--backend", "fast"], "invalid choice"),
+        (["photo.png", "--memory", "0"], "'0' is not a number of MiB above 0"),
+        (["photo.png", "--memory", "2GB"], "'2GB' is not a number of MiB above 0"),
     ],
 )
 def test_a_wrong_command_line_ends_at_once(here, upscale, arguments, said):

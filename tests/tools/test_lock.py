@@ -21,8 +21,9 @@ def locked():
 
 
 def asked_for():
-    lines = [*(ROOT / "requirements.txt").open(), *(ROOT / "requirements-test.txt").open()]
-    return [Requirement(line.strip()) for line in lines if line.strip() and line[0] != "#"]
+    files = ("requirements.txt", "requirements-test.txt", "requirements-video.txt")
+    lines = [line.strip() for file in files for line in (ROOT / file).read_text().splitlines()]
+    return [Requirement(line) for line in lines if line and not line.startswith(("#", "-r "))]
 
 
 def test_every_range_is_met_by_the_lock(locked):
