@@ -9,6 +9,7 @@ reflection, zeros around attention and interpolation are too, and no row is comp
 
 import copy
 from collections.abc import Iterator
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -216,7 +217,6 @@ class PlainStream:
 
     def __init__(self, model: SSIU, precision: str = "float32"):
         self.model, self.precision = model, precision
-        self.held: dict[int, tuple[int, int]] = {}  # what `most_held` found
 
     def plan(self, height: int, width: int, limit_mib: float | None = None) -> StreamPlan:
         """What `stream` will take: the rows that wait, and what works on a chunk of them.
@@ -229,23 +229,28 @@ class PlainStream:
         """
         check_size(height, width)
         scale, padded = self.model.scale, padded_side(width)
-        if padded not in self.held:
-            self.held[padded] = self.most_held(padded)
-        rows, floats = self.held[padded]
+        rows, first, more = self.most_held
+        floats = first + more * (padded // MULTIPLE - 1)
         at_work = CHUNK * max(12, scale**2) * padded * self.model.head.out_channels  # 12 of a stage's, 4 of the tail's
         return StreamPlan(height, width, scale, rows, (floats + at_work) * 4 / 2**20, 1).within(limit_mib)
 
+    @cached_property
     @torch.no_grad()
-    def most_held(self, padded: int) -> tuple[int, int]:
-        """Rows of the input in flight and floats held in images of that width, counted in a run without numbers."""
+    def most_held(self) -> tuple[int, int, int]:
+        """Rows of the input in flight, floats held in images 16 pixels wide, and those more for each 16 pixels more.
+
+        Counted in two runs without numbers. Every map is as large as its width, but for its frame.
+        """
         dry = copy.deepcopy(self.model).to("meta")
-        chunks, rows, floats = len(dry.body) + 4, 0, 0
-        flow = Flow(dry, CHUNK * chunks, Columns(0, padded))
-        for _ in range(chunks):
-            for _ in flow.push(torch.empty(1, CHUNK, padded, 3, device="meta")):
-                rows = max(rows, flow.x.end - flow.x.first)
-                floats = max(floats, sum(held.numel() for held in held_by(flow)))
-        return rows, floats
+        chunks, rows, floats = len(dry.body) + 4, 0, [0, 0]
+        for number in range(2):
+            padded = MULTIPLE * (number + 1)
+            flow = Flow(dry, CHUNK * chunks, Columns(0, padded))
+            for _ in range(chunks):
+                for _ in flow.push(torch.empty(1, CHUNK, padded, 3, device="meta")):
+                    rows = max(rows, flow.x.end - flow.x.first)
+                    floats[number] = max(floats[number], sum(held.numel() for held in held_by(flow)))
+        return rows, floats[0], floats[1] - floats[0]
 
     @torch.no_grad()
     def stream(
