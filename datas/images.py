@@ -21,6 +21,7 @@ import numpy as np
 from PIL import Image
 
 from datas.names import usable_path
+from datas.png_rows import need_all_rows
 from utils import InputError, atomic_write
 
 SUFFIXES = (".png", ".webp", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
@@ -78,6 +79,7 @@ def read_rgb(path) -> np.ndarray:
         image = np.repeat(image[:, :, None], 3, axis=2)
     if mode not in ("RGB", "L") or image.dtype != np.uint8 or image.shape != (*size, 3):  # of two headers we read one
         raise InputError(f"{path}: its pixels are not those that its header names; replace it with an intact copy")
+    _need_all_rows(path)
     return image
 
 
@@ -149,6 +151,16 @@ def _need_file(path: Path) -> None:
         raise _refusal(path, error) from error
     if not stat.S_ISREG(mode):
         raise InputError(f"{path}: is a folder, a pipe or a device, no file; remove it, or give it another name")
+
+
+def _need_all_rows(path: Path) -> None:
+    """Refuse a PNG whose pixels end before its last row; other formats' decoders do that themselves."""
+    try:
+        content = path.read_bytes()
+        if content.startswith(_PNG_SIGNATURE):
+            need_all_rows(content, str(path))
+    except (zlib.error, OSError) as error:
+        raise _refusal(path, error) from error
 
 
 def _png_header(header: bytes) -> tuple[str, int, int]:

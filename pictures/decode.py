@@ -4,7 +4,6 @@ import io
 import logging
 import struct
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import cv2
@@ -12,6 +11,7 @@ import numpy as np
 import tifffile
 from PIL import Image, ImageCms, ImageOps
 
+from datas.png_rows import need_all_rows, png_chunks
 from pictures.read import Head, opened
 from utils import InputError, shown
 
@@ -21,12 +21,6 @@ for _library in ("tifffile", "PIL"):  # what they say about odd metadata helps n
 _GREY, _RGB = ("1", "L", "LA", "La"), ("RGB", "RGBX", "RGBA", "RGBa", "P", "PA", "YCbCr")
 _WITH_ALPHA = ("LA", "La", "RGBA", "RGBa", "PA")
 _LZW, _WHITE_IS_ZERO, _PREMULTIPLIED = 5, 0, 1  # values of TIFF's Compression, PhotometricInterpretation, ExtraSamples
-
-
-_PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of a pixel, by colour type
-_ONE_PASS = ((0, 0, 1, 1),)  # left, top and the steps to the right and down of the pixels of a pass
-_ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
-_PIECE = 2**16  # bytes that are unpacked at a time; they become 1032 times as many at most
 
 
 @dataclass(frozen=True)
@@ -60,7 +54,7 @@ def read_picture(data: bytes, name: str) -> Picture:
     file = io.BytesIO(data)
     with opened(file, name) as (image, head):
         if head.format == "PNG":
-            _need_all_rows(data, name)
+            need_all_rows(data, name)
         image.load()  # finds damage that other readers pass over
         icc, exif, notes = image.info.get("icc_profile") or None, _exif(image), []
         if head.bits == 16 and image.mode != "CMYK":
@@ -159,45 +153,12 @@ def _cv2_pixels(data: bytes, name: str) -> np.ndarray:
 def _pixels_alone(data: bytes, name: str) -> bytes:
     """A PNG's chunks that make its pixels: OpenCV makes room for any other, however long it says it is."""
     kept = [data[:8]]
-    for kind, begin, end in _png_chunks(data):
+    for kind, begin, end in png_chunks(data):
         if kind in (b"IHDR", b"IDAT"):
             if end > len(data):
                 raise InputError(f"{name}: is damaged (its pixels are cut off); replace it with an intact copy")
             kept.append(data[begin:end])
     return b"".join([*kept, bytes(4), b"IEND", struct.pack(">I", zlib.crc32(b"IEND"))])
-
-
-def _need_all_rows(data: bytes, name: str) -> None:
-    """Raise InputError for a PNG whose pixels end before its last row: Pillow makes those black that are missing."""
-    unpacker, missing = zlib.decompressobj(), 0
-    for kind, begin, end in _png_chunks(data):
-        if kind == b"IHDR":
-            missing = _png_bytes(*struct.unpack_from(">IIBBxxB", data, begin + 8))
-        place, end = begin + 8, min(end - 4, len(data))
-        while kind == b"IDAT" and missing > 0 and place < end and not unpacker.eof:
-            missing -= len(unpacker.decompress(data[place : min(place + _PIECE, end)]))
-            place += _PIECE
-    if missing > 0:
-        raise InputError(f"{name}: is damaged (it ends before its pixels do); replace it with an intact copy")
-
-
-def _png_bytes(width: int, height: int, bits: int, colour: int, interlaced: int) -> int:
-    """How many bytes a PNG's pixels are: rows, each behind the number of its filter (specification, section 7)."""
-    found = 0
-    for left, top, right, down in _ADAM7 if interlaced else _ONE_PASS:
-        columns, rows = -(-(width - left) // right), -(-(height - top) // down)
-        if columns > 0:
-            found += max(rows, 0) * (1 + -(-columns * bits * _PNG_SAMPLES[colour] // 8))
-    return found
-
-
-def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """(kind, begin, end) of each chunk, its length and its checksum included; the last may end beyond the data."""
-    place = 8
-    while len(start := data[place : place + 8]) == 8:
-        length, kind = struct.unpack(">I4s", start)
-        yield kind, place, place + 12 + length
-        place += 12 + length
 
 
 def _png_is_grey(data: bytes) -> bool:

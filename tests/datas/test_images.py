@@ -275,3 +275,11 @@ def test_the_digest_is_that_of_the_shape_and_the_bytes_however_these_are_cut():
     for pieces in ([image.reshape(-1)], list(image), [image.tobytes()[:7], image.tobytes()[7:]]):
         assert pixel_digest((20, 30, 3), pieces) == expected
     assert pixel_digest((30, 20, 3), [image.reshape(-1)]) != expected
+
+
+@pytest.mark.parametrize("rows", [0, 1, 9])
+def test_a_png_whose_rows_end_early_but_in_order_is_refused(rows, tmp_path):
+    """Pillow would make the missing rows black."""
+    pixels = chunk(b"IDAT", zlib.compress(bytes(rows * 31)))
+    (tmp_path / "x.png").write_bytes(b"\x89PNG\r\n\x1a\n" + header_chunk(10, 10, 8, 2) + pixels + chunk(b"IEND", b""))
+    assert "x.png: is damaged" in message(read_rgb, tmp_path / "x.png")
