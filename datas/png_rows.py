@@ -22,10 +22,9 @@ def need_all_rows(data: bytes, name: str) -> None:
     Raises:
         InputError: its pixels end before its last row.
     """
-    unpacker, missing = zlib.decompressobj(), 0
+    unpacker = zlib.decompressobj()
+    missing = _bytes_of_rows(*struct.unpack_from(">IIBBxxB", data, 16))  # of the first chunk
     for kind, begin, end in png_chunks(data):
-        if kind == b"IHDR":
-            missing = _bytes_of_rows(*struct.unpack_from(">IIBBxxB", data, begin + 8))
         place, end = begin + 8, min(end - 4, len(data))
         while kind == b"IDAT" and missing > 0 and place < end and not unpacker.eof:
             missing -= len(unpacker.decompress(data[place : min(place + _PIECE, end)]))

@@ -283,3 +283,13 @@ def test_a_png_whose_rows_end_early_but_in_order_is_refused(rows, tmp_path):
     pixels = chunk(b"IDAT", zlib.compress(bytes(rows * 31)))
     (tmp_path / "x.png").write_bytes(b"\x89PNG\r\n\x1a\n" + header_chunk(10, 10, 8, 2) + pixels + chunk(b"IEND", b""))
     assert "x.png: is damaged" in message(read_rgb, tmp_path / "x.png")
+
+
+@pytest.mark.parametrize("header", [header_chunk(10, 10, 8, 245), chunk(b"IHDR", b"cut")], ids=["colour", "cut"])
+def test_a_senseless_header_behind_the_pixels_is_no_surprise(header, tmp_path):
+    data = raw_png(np.zeros((4, 48), np.uint8), 8, 2)
+    (tmp_path / "x.png").write_bytes(data[:-12] + header + data[-12:])
+    try:
+        assert read_rgb(tmp_path / "x.png").shape == (4, 16, 3)
+    except InputError as error:
+        assert "x.png: " in str(error)
