@@ -14,7 +14,6 @@ stop the others; the exit code is 1 then. docs/pictures.md says what happens to 
 
 import interrupts  # noqa: F401, isort: skip
 import argparse
-import hashlib
 import os
 import re
 import sys
@@ -28,7 +27,7 @@ from evaluation.evaluator import self_ensemble
 from models import BACKENDS, PRECISIONS, ModelError, Upscaler, load
 from models.architecture import detect_architecture
 from models.devices import device_name
-from models.weights import SHIPPED, read_weights, shipped_weights
+from models.weights import SHIPPED, file_hash, read_weights, shipped_weights
 from pictures import Done, Wanted, upscale_bytes, upscale_file
 from pictures.fit import Size
 from pictures.forecast import Forecast, duration
@@ -181,8 +180,8 @@ def work(plan: Plan, upscaler: Runner, wanted: Wanted, overwrite: bool, made_wit
 
 def made_with(arguments: argparse.Namespace, scale: int) -> str:
     """What a video's frames depend on beside the video: work that was done with something else is not continued."""
-    weights = (arguments.weights or shipped_weights(SHIPPED, scale)).read_bytes()
-    return f"{hashlib.sha256(weights).hexdigest()} {arguments.precision} self-ensemble={arguments.self_ensemble}"
+    weights = file_hash(arguments.weights or shipped_weights(SHIPPED, scale))
+    return f"{weights} {arguments.precision} self-ensemble={arguments.self_ensemble}"
 
 
 def say_frames(path: Path, behind: int, total: int, rate: float) -> None:

@@ -156,9 +156,10 @@ def _need_file(path: Path) -> None:
 def _need_all_rows(path: Path) -> None:
     """Refuse a PNG whose pixels end before its last row; other formats' decoders do that themselves."""
     try:
-        content = path.read_bytes()
-        if content.startswith(_PNG_SIGNATURE):
-            need_all_rows(content, str(path))
+        with path.open("rb") as file:
+            begin = file.read(len(_PNG_SIGNATURE))
+            if begin == _PNG_SIGNATURE:
+                need_all_rows(begin + file.read(), str(path))
     except (zlib.error, OSError) as error:
         raise _refusal(path, error) from error
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from evaluation.timing import milliseconds_of
+from evaluation.timing import milliseconds_of, resident
 from models import ModelError, Upscaler, load
 from models.memory import free_mib
 from models.pixels import to_network
@@ -158,10 +158,9 @@ def peak_mib(device: torch.device) -> float | None:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
+        return resident("VmHWM") / 2**20
+    except (OSError, StopIteration):
         return None
-    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:")), None)
 
 
 def _by_rows(upscaler: Upscaler, image: np.ndarray) -> None:

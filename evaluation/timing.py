@@ -77,18 +77,18 @@ def _start_watching(device: torch.device) -> int | None:
         Path("/proc/self/clear_refs").write_text("5")  # Linux: sets the peak of resident memory to what is resident
     except OSError:
         return None
-    return _resident("VmRSS")
+    return resident("VmRSS")
 
 
 def _peak(device: torch.device, before: int | None) -> float | None:
     """MiB at the peak since `_start_watching`, above what was in use then."""
     if before is None:
         return None
-    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _resident("VmHWM")
+    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else resident("VmHWM")
     return (peak - before) / 2**20
 
 
-def _resident(field: str) -> int:
+def resident(field: str) -> int:
     """A field of /proc/self/status in bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024 * int(next(line for line in lines if line.startswith(field)).split()[1])

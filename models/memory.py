@@ -118,7 +118,7 @@ class Bounded:
             ModelError: neither way fits into the memory.
         """
         try:
-            if self.streamer is None or self.fits(len(x), x.shape[2], x.shape[3], x.device):
+            if self.fits(len(x), x.shape[2], x.shape[3], x.device):
                 return self.whole(x)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):

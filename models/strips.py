@@ -23,7 +23,7 @@ from torch import Tensor
 
 from .errors import ModelError
 from .ssiu import BLOCK, HALO, MULTIPLE, SSIU, padded_side
-from .streaming import Streamer, StreamPlan, Strip, TooLittleMemory, rows_of, rows_of_strip
+from .streaming import Streamer, StreamPlan, Strip, TooLittleMemory, check_image, rows_of, rows_of_strip
 
 
 @dataclass(frozen=True)
@@ -107,15 +107,15 @@ def layout(streamer: Streamer, height: int, width: int, limit_mib: float | None 
 
 
 def stream(streamer: Streamer, image, limit_mib: float | None = None) -> Iterator[Tensor]:
-    """The output of an image (see `rows_of`), row by row: float32 (3, n, sW), neither clipped nor rounded.
+    """The output of an image (see `check_image`), row by row: float32 (3, n, sW), neither clipped nor rounded.
 
     The network runs in a thread of its own, at most one lot of rows ahead. It stops when the iterator is closed. Where
     a GPU runs out of memory after all, narrower strips are tried, and a warning says so.
 
     Raises:
-        ModelError: see `rows_of` and `layout`, and no room for the temporary files; before the first row.
+        ModelError: see `check_image` and `layout`, and no room for the temporary files; before the first row.
     """
-    rows_of(image)
+    check_image(image)
     way = layout(streamer, image.shape[0], image.shape[1], limit_mib)
     _need_room(way)
     return _narrower_where_needed(streamer, image, way, limit_mib)
@@ -161,16 +161,13 @@ def _joined(streamer: Streamer, image, way: Layout, limit_mib: float | None) -> 
             yield lot[:, :, wanted]
 
     with ExitStack() as files:
-        waiting = [files.enter_context(tempfile.TemporaryFile()) for _ in way.strips[1:]]
-        for cut, file in zip(way.strips, waiting, strict=False):
+        waiting = [(cut, files.enter_context(tempfile.TemporaryFile())) for cut in way.strips[:-1]]
+        for cut, file in waiting:
             for lot in rows(cut):
                 file.write(lot.transpose(0, 1).contiguous().numpy())
             file.seek(0)
         for lot in rows(way.strips[-1]):
-            parts = [
-                _kept(file, lot.shape[1], scale * (cut.end - cut.first))
-                for cut, file in zip(way.strips, waiting, strict=False)
-            ]
+            parts = [_kept(file, lot.shape[1], scale * (cut.end - cut.first)) for cut, file in waiting]
             yield torch.cat([*parts, lot], dim=2) if parts else lot
 
 

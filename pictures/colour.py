@@ -32,8 +32,7 @@ def result_rows(rows: Rows, picture: Picture, scale: int, size: Size, bits: int)
     """
     alpha = picture.alpha
     bands = _of_colour(rows, picture.colour) if alpha is None else _with_alpha(rows, picture.colour, alpha)
-    if size != (scale * picture.head.width, scale * picture.head.height):
-        bands = fitted(bands, size)
+    bands = fitted(bands, (scale * picture.head.width, scale * picture.head.height), size)
     top = 0
     for band in bands:
         if alpha is not None:

@@ -15,8 +15,14 @@ def result_size(width: int, height: int, scale: int, fit: Size | None) -> Size:
     return max(1, round(width * factor)), max(1, round(height * factor))
 
 
-def fitted(bands: Iterator[np.ndarray], size: Size) -> Iterator[np.ndarray]:
-    """The float32 (h, W, C) bands of a picture, made smaller by an antialiased Lanczos filter: one band, all rows."""
+def fitted(bands: Iterator[np.ndarray], whole: Size, size: Size) -> Iterator[np.ndarray]:
+    """The float32 (h, W, C) bands of a picture of size `whole`, made smaller by an antialiased Lanczos filter.
+
+    That gives one band, all rows. Where `size` is `whole`, bands stay as they are.
+    """
+    if size == whole:
+        yield from bands
+        return
     held = list(bands)
     yield np.stack([_fitted_channel(held, channel, size) for channel in range(held[0].shape[2])], axis=2)
 

@@ -4,6 +4,7 @@ import io
 import os
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
@@ -91,12 +92,17 @@ def upscale_file(upscaler: Runner, path, out, wanted: Wanted | None = None, over
     """
     path, out = usable_path(path), usable_path(out)
     kind = format_of(out)
-    if os.path.exists(out) and (not overwrite or os.path.samefile(out, path)):
-        raise InputError(f"{out}: is there already; remove it or choose another name")
+    need_new(out, path, overwrite)
     work = _work(read_file(path), str(path), kind, upscaler.scale, wanted or Wanted())
     with atomic_file(out) as file:
         work.write(upscaler, file)
     return work.done
+
+
+def need_new(out: Path, path: Path, overwrite: bool) -> None:
+    """Raise InputError if a result is there already and may not be replaced; what it is made of never is."""
+    if os.path.exists(out) and (not overwrite or os.path.samefile(out, path)):
+        raise InputError(f"{out}: is there already; remove it or choose another name")
 
 
 def upscale_bytes(

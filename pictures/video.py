@@ -14,7 +14,7 @@ from datas.names import usable_path
 from pictures.fit import Size, fitted, result_size
 from pictures.memory import enough_memory
 from pictures.rows import Runner, sr_rows
-from pictures.upscale import Done, Wanted
+from pictures.upscale import Done, Wanted, need_new
 from pictures.video_file import INSTALL, Clip, Frame
 from pictures.video_parts import Parts, parts_of
 from utils import InputError, atomic_file
@@ -84,8 +84,7 @@ def upscale_video(
     clip = read_clip(path)
     from pictures import video_out
 
-    if os.path.exists(out) and (not overwrite or os.path.samefile(out, path)):
-        raise InputError(f"{out}: is there already; remove it or choose another name")
+    need_new(out, path, overwrite)
     size = video_size(clip, upscaler.scale, wanted.fit)
     result = video_out.result_of(clip, size)
     video_out.need_sound(clip)
@@ -137,9 +136,8 @@ class _Work:
     def _enlarged(self, frames: Iterator[Frame]) -> Iterator[tuple[int, np.ndarray]]:
         clip, scale = self.result.clip, self.upscaler.scale
         for frame in frames:
-            bands = sr_rows(self.upscaler, frame.rgb)
-            if self.result.size != (scale * clip.width, scale * clip.height):
-                bands = fitted(bands, self.result.size)
+            whole = (scale * clip.width, scale * clip.height)
+            bands = fitted(sr_rows(self.upscaler, frame.rgb), whole, self.result.size)
             yield frame.time, np.concatenate(list(bands))
             self._count(frame)
             self._report()

@@ -1,4 +1,4 @@
-"""What the tests of streaming share: loud networks, ablations, and the two paths that stream."""
+"""What the tests of the CPU path and of streaming share: loud networks, ablations, and the two paths that stream."""
 
 import pytest
 import torch
@@ -20,9 +20,9 @@ ABLATIONS = [
 ]
 
 
-def build(scale=2, n_feats=16, **more):
-    """A network with all parameters perturbed and a tail loud enough to be heard."""
-    model = build_plainly(scale, n_feats, **more).eval()
+def build(scale=2, n_feats=16, *sizes, **more):
+    """A network with all parameters perturbed (LayerNorm, biases and rel too) and a tail loud enough to be heard."""
+    model = build_plainly(scale, n_feats, *sizes, **more).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.05 * torch.randn_like(parameter)
@@ -30,8 +30,8 @@ def build(scale=2, n_feats=16, **more):
     return model
 
 
-def images(*size, seed=1):
-    return torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(seed))
+def images(*size, batch=1, seed=1):
+    return torch.rand(batch, 3, *size, generator=torch.Generator().manual_seed(seed))
 
 
 def whole(model, x):

@@ -8,34 +8,24 @@ import shutil
 import subprocess
 import sys
 import threading
-from types import SimpleNamespace
 
 import pytest
+import streams
 import torch
 from helpers import ROOT
+from streams import assert_close as assert_same
+from streams import images, needs_compiler
 
-from models import ModelError, cpu, create_model, inference
+from models import ModelError, cpu, inference
 from models.cpu import CpuInference, unsupported
 from models.literal import LiteralSSIU
 
 CPU = torch.device("cpu")
-pytestmark = pytest.mark.skipif(cpu.unavailable() is not None, reason=f"models/cpu.cpp: {cpu.unavailable()}")
+pytestmark = [needs_compiler, pytest.mark.usefixtures("one_thread")]
 
 
-def build(scale=2, n_feats=64, num_heads=4, n_blocks=3, **more):
-    """A network with all parameters perturbed (LayerNorm, biases and rel too) and a tail loud enough to be heard."""
-    torch.manual_seed(0)
-    names = {"scale": scale, "n_feats": n_feats, "num_heads": num_heads, "n_blocks": n_blocks, **more}
-    model = create_model(SimpleNamespace(**names)).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += 0.05 * torch.randn_like(parameter)
-        model.tail[-1].weight *= 10
-    return model
-
-
-def images(*size, batch=1, seed=1):
-    return torch.rand(batch, 3, *size, generator=torch.Generator().manual_seed(seed))
+def build(scale=2, n_feats=64, *sizes, **more):
+    return streams.build(scale, n_feats, *sizes, **more)
 
 
 def plain(model, x):
@@ -46,20 +36,6 @@ def plain(model, x):
         out = model(x)
     torch.set_num_threads(threads)
     return out
-
-
-def assert_same(actual, expected):
-    assert actual.shape == expected.shape
-    torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Where a test does not ask for two (see `plain`)."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

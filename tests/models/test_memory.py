@@ -6,16 +6,14 @@ import warnings
 import pytest
 import torch
 from helpers import build
+from streams import needs_compiler
 
-from models import ModelError, cpu, load
+from models import ModelError, load
 from models.backends import inference
 from models.memory import SMALL, Bounded, free_mib, is_out_of_memory, plain_mib
 
 CPU = torch.device("cpu")
-BACKENDS = [
-    "plain",
-    pytest.param("cpu", marks=pytest.mark.skipif(cpu.unavailable() is not None, reason=f"{cpu.unavailable()}")),
-]
+BACKENDS = ["plain", pytest.param("cpu", marks=needs_compiler)]
 
 
 def network(scale=2):

@@ -13,13 +13,7 @@ from models.pixels import to_network
 from models.plain_stream import PlainStream
 from models.strips import cuts, layout, reach, stream
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def whole_like(path, model, image):

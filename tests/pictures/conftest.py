@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import skimage.data
 import torch
-from helpers import build
+from helpers import build, run_script
 
 from pictures import upscale_bytes
 from pictures.rows import Whole
@@ -40,3 +40,21 @@ def tiny_weights(tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "tiny.pt"
     torch.save(build(2, n_feats=8).state_dict(), path)
     return path
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty folder, in which commands run through the plain path."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SSIU_BACKEND", "plain")
+    return tmp_path
+
+
+@pytest.fixture
+def upscale(tiny_weights):
+    """Function of options of upscale.py: what came of it."""
+
+    def run(*arguments):
+        return run_script("upscale.py", *arguments, "--weights", tiny_weights, "--device", "cpu")
+
+    return run

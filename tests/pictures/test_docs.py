@@ -16,15 +16,13 @@ COMMANDS = re.search(r"```sh\n(.*?)```", TEXT, re.DOTALL)[1].splitlines()
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch, photo):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SSIU_BACKEND", "plain")
+def here(here, photo):
     Path("pretrain_model").symlink_to(ROOT / "pretrain_model")
     small = Image.fromarray(photo[:20, :24])
     for name in ("photo.jpg", "photos/a.png", "photos/in/b.jpg", "c.webp"):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         small.save(name)
-    return tmp_path
+    return here
 
 
 def test_every_command(here):

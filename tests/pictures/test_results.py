@@ -125,7 +125,7 @@ def test_what_is_made_smaller_is_held_once_and_a_channel_of_it_twice():
     tracemalloc.start()
     try:
         bands = (np.full((64, 2000, 3), number, np.float32) for number in range(32))
-        assert next(fitted(bands, (100, 100))).shape == (100, 100, 3)
+        assert next(fitted(bands, (2000, 2048), (100, 100))).shape == (100, 100, 3)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -135,7 +135,7 @@ def test_what_is_made_smaller_is_held_once_and_a_channel_of_it_twice():
 def test_making_smaller_by_bands_gives_the_bits_of_the_whole():
     image = np.random.default_rng(0).random((203, 157, 4), dtype=np.float32) * 2 - 0.5
     for size in ((100, 60), (157, 60), (100, 203), (1, 1)):
-        found = next(fitted((image[top : top + 19] for top in range(0, 203, 19)), size))
+        found = next(fitted((image[top : top + 19] for top in range(0, 203, 19)), (157, 203), size))
         for channel in range(4):
             plane = Image.fromarray(np.ascontiguousarray(image[:, :, channel]))
             assert np.array_equal(found[:, :, channel], np.asarray(plane.resize(size, Image.Resampling.LANCZOS)))

@@ -16,24 +16,14 @@ from models import load
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch, photo):
+def here(here, photo):
     """A folder with photo.png and photos/ of three pictures, one of which is damaged."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SSIU_BACKEND", "plain")
     Image.fromarray(photo).save("photo.png")
     Path("photos").mkdir()
     Image.fromarray(photo).save("photos/a.jpg", quality=40)
     Image.fromarray(photo).save("photos/c.webp")
     Path("photos/b.png").write_bytes(Path("photo.png").read_bytes()[:2000])
-    return tmp_path
-
-
-@pytest.fixture
-def upscale(tiny_weights):
-    def run(*arguments):
-        return run_script("upscale.py", *arguments, "--weights", tiny_weights, "--device", "cpu")
-
-    return run
+    return here
 
 
 def listing(folder="."):

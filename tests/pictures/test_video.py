@@ -36,21 +36,6 @@ def rgb_by_the_standard(yuv, matrix, full, bits):
     return 255 * np.array([red, (y - kr * red - kb * blue) / (1 - kr - kb), blue])
 
 
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SSIU_BACKEND", "plain")
-    return tmp_path
-
-
-@pytest.fixture
-def upscale(tiny_weights):
-    def run(*arguments):
-        return run_script("upscale.py", *arguments, "--weights", tiny_weights, "--device", "cpu")
-
-    return run
-
-
 @pytest.mark.parametrize(
     ("name", "codec", "audio", "result"),
     [

@@ -9,28 +9,12 @@ from pathlib import Path
 
 import av
 import pytest
-from helpers import run_script
 from video_files import Repeater, flat, make_clip, pattern
 
 from pictures.video import read_clip, upscale_video, video_size
 from pictures.video_in import opened
 from pictures.video_out import need_sound
 from utils import InputError
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SSIU_BACKEND", "plain")
-    return tmp_path
-
-
-@pytest.fixture
-def upscale(tiny_weights):
-    def run(*arguments):
-        return run_script("upscale.py", *arguments, "--weights", tiny_weights, "--device", "cpu")
-
-    return run
 
 
 def cut(data):
