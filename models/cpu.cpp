@@ -22,7 +22,12 @@
 #include <mutex>
 #include <system_error>
 #include <thread>
+#include <utility>
 #include <vector>
+
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
 
 namespace {
 
@@ -47,10 +52,48 @@ typedef float Anywhere __attribute__((vector_size(4 * LANES), aligned(4), may_al
 
 inline Vector load(const float* from) { return *reinterpret_cast<const Anywhere*>(from); }
 inline void store(float* to, Vector x) { *reinterpret_cast<Anywhere*>(to) = x; }
+typedef float Four __attribute__((vector_size(16)));
+typedef float FourAnywhere __attribute__((vector_size(16), aligned(4), may_alias));
+inline Four load4(const float* from) { return *reinterpret_cast<const FourAnywhere*>(from); }
+inline void store4(float* to, Four x) { *reinterpret_cast<FourAnywhere*>(to) = x; }
 inline Vector all(float x) { return x - Vector{}; }
 // Both keep a NaN in `a`.
 inline Vector larger(Vector a, Vector b) { return b > a ? b : a; }
 inline Vector smaller(Vector a, Vector b) { return b < a ? b : a; }
+
+// Lane i of the result is lane lanes[i] of `a` and, from LANES on, of `b`.
+template <size_t... I, class Lane>
+inline Vector shuffled(Vector a, Vector b, std::index_sequence<I...>, Lane lane) {
+#if defined(__clang__)
+    return __builtin_shufflevector(a, b, lane(I)...);
+#else
+    return __builtin_shuffle(a, b, Integers{lane(I)...});
+#endif
+}
+
+constexpr auto EACH_LANE = std::make_index_sequence<LANES>();
+
+// LANES x LANES numbers, rows and columns exchanged: blocks of HALF x HALF lanes off the diagonal change places.
+template <int HALF = LANES / 2>
+inline void transpose(Vector (&rows)[LANES]) {
+    if constexpr (HALF > 0) {
+#pragma GCC unroll 16
+        for (int i = 0; i < LANES; i++) {
+            if (i & HALF) continue;
+            const Vector upper = rows[i], lower = rows[i + HALF];
+            rows[i] = shuffled(upper, lower, EACH_LANE, [](int k) { return k & HALF ? LANES + k - HALF : k; });
+            rows[i + HALF] = shuffled(upper, lower, EACH_LANE, [](int k) { return k & HALF ? LANES + k : k + HALF; });
+        }
+        transpose<HALF / 2>(rows);
+    }
+}
+
+// The sum of a vector's numbers, in every lane.
+template <int HALF = LANES / 2>
+inline Vector total(Vector x) {
+    if constexpr (HALF > 0) return total<HALF / 2>(x + shuffled(x, x, EACH_LANE, [](int k) { return k ^ HALF; }));
+    return x;
+}
 
 template <int N>
 inline Vector polynomial(const float (&coefficients)[N], Vector x) {
@@ -75,17 +118,75 @@ inline Vector exponential(Vector x) {
     return polynomial(SERIES, r) * reinterpret_cast<Vector>(power);
 }
 
-// GELU(x) = x Phi(x), with Phi within 1.5e-7 of the normal distribution: Phi(x) - 1/2 is x times a polynomial in x^2,
-// written in x^2 mapped to -1 .. 1 so that float32 can hold its terms. Minimax up to 5.5, where 1 - Phi is 2e-8.
-inline Vector gelu(Vector x) {
-    constexpr float END = 5.5f;
-    constexpr float SERIES[] = {0.1285519302f,   -0.06417233497f, 0.04773763567f,   -0.03879280761f,
-                                0.03207011148f,  -0.02604796737f, 0.02036560886f,   -0.01500082295f,
-                                0.01022436749f,  -0.00681470800f, 0.00462760497f,   -0.00242678425f,
-                                0.000715295610f, -0.00052276230f, 0.000633106043f, -0.000238385124f};
-    const Vector near = smaller(larger(x, all(-END)), all(END));
-    const Vector phi = near * polynomial(SERIES, near * near * (2 / (END * END)) - 1.0f) + 0.5f;
-    return x * smaller(larger(phi, all(0.0f)), all(1.0f));
+// GELU(x) = x Phi(x) of many numbers, within 1.5e-7 max(1, |x|).
+#if defined(__AVX512F__)
+
+// max(x, 0) - g(|x|) with g(t) = t (1 - Phi(t)), in 32 pieces of degree 4 within 2e-8: processors with AVX-512 look
+// coefficients up in registers, in half the time of one polynomial for all.
+struct Gelu {
+    static constexpr int PIECES = 2 * LANES, DEGREE = 4;
+    static constexpr float END = 6, PER_PIECE = (PIECES - 0.51f) / END;  // 1 - Phi(6) is 1e-9
+    Vector low[DEGREE + 1], high[DEGREE + 1];  // by power; pieces 0 .. 15 and 16 .. 31, each around its whole number
+
+    Gelu() {
+        for (int piece = 0; piece < PIECES; piece++) {
+            double nodes[DEGREE + 1], values[DEGREE + 1], powers[DEGREE + 1] = {};
+            for (int i = 0; i <= DEGREE; i++) {  // Chebyshev's nodes, and Newton's divided differences of g there
+                nodes[i] = std::cos((2 * i + 1) * M_PI / (2 * DEGREE + 2)) / 2;
+                const double t = (piece + nodes[i]) / PER_PIECE;
+                values[i] = t * std::erfc(t / std::sqrt(2.0)) / 2;
+            }
+            for (int order = 1; order <= DEGREE; order++)
+                for (int i = DEGREE; i >= order; i--)
+                    values[i] = (values[i] - values[i - 1]) / (nodes[i] - nodes[i - order]);
+            for (int i = DEGREE; i >= 0; i--) {  // powers <- powers (f - node) + value
+                for (int k = DEGREE; k >= 0; k--) powers[k] = (k ? powers[k - 1] : values[i]) - powers[k] * nodes[i];
+            }
+            for (int k = 0; k <= DEGREE; k++) (piece < LANES ? low : high)[k][piece % LANES] = float(powers[k]);
+        }
+    }
+
+    inline Vector operator()(Vector x) const {
+        constexpr float MAGIC = 12582912.0f;  // see `exponential`
+        const Vector size = smaller(larger(x, -x), all(END));
+        const Vector shifted = size * PER_PIECE + MAGIC;
+        const Vector f = size * PER_PIECE - (shifted - MAGIC);
+        const __m512i piece = reinterpret_cast<__m512i>(shifted);
+        Vector g = _mm512_permutex2var_ps(low[DEGREE], piece, high[DEGREE]);
+#pragma GCC unroll 4
+        for (int k = DEGREE - 1; k >= 0; k--) g = g * f + _mm512_permutex2var_ps(low[k], piece, high[k]);
+        return larger(x, all(0.0f)) - g;
+    }
+};
+
+#else
+
+// Phi(x) - 1/2 is x times a polynomial in x^2, written in x^2 mapped to -1 .. 1 so that float32 can hold its terms.
+// Minimax up to 5.5, where 1 - Phi is 2e-8.
+struct Gelu {
+    inline Vector operator()(Vector x) const {
+        constexpr float END = 5.5f;
+        constexpr float SERIES[] = {0.1285519302f,   -0.06417233497f, 0.04773763567f,   -0.03879280761f,
+                                    0.03207011148f,  -0.02604796737f, 0.02036560886f,   -0.01500082295f,
+                                    0.01022436749f,  -0.00681470800f, 0.00462760497f,   -0.00242678425f,
+                                    0.000715295610f, -0.00052276230f, 0.000633106043f, -0.000238385124f};
+        const Vector near = smaller(larger(x, all(-END)), all(END));
+        const Vector phi = near * polynomial(SERIES, near * near * (2 / (END * END)) - 1.0f) + 0.5f;
+        return x * smaller(larger(phi, all(0.0f)), all(1.0f));
+    }
+};
+
+#endif
+
+const Gelu GELU;
+
+// x <- GELU(x) factor, or GELU(x); `count` numbers, a multiple of LANES.
+void gelu(float* x, long count, const float* factor = nullptr) {
+    const Gelu gelu = GELU;
+    if (factor)
+        for (long i = 0; i < count; i += LANES) store(x + i, gelu(load(x + i)) * load(factor + i));
+    else
+        for (long i = 0; i < count; i += LANES) store(x + i, gelu(load(x + i)));
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -427,7 +528,7 @@ public:
           third(arena.take(SEGMENT * channels)),
           keys(arena.take(KEYS * channels)), values(arena.take(KEYS * channels)),
           queries(arena.take(QUERIES * channels)), scores(arena.take(KEYS * QUERIES)),
-          tap_sums(arena.take((long(size.width) * size.scale + 2) * LANES_OF_SUMS)),
+          tap_sums(arena.take((long(size.width) * size.scale + 2) * OF_SUMS)),
           skip(arena.take(size.width)) {}
 
     long row_size() const { return long(size.width) * size.channels; }
@@ -519,23 +620,17 @@ public:
         for (int x = 0; x < size.width; x++, from += channels, to += channels) {
             Vector sum{}, squares{};
             for (int c = 0; c < channels; c += LANES) sum += load(from + c);
-            const float mean = total(sum) / size.true_channels;
+            const float mean = total(sum)[0] / size.true_channels;
             for (int c = 0; c < channels; c += LANES) {
                 const Vector centred = load(from + c) - mean;
                 squares += centred * centred;
             }
             const float padded = (channels - size.true_channels) * mean * mean;  // the padding is zero, not the mean
-            const float scale = 1 / std::sqrt((total(squares) - padded) / size.true_channels + 1e-6f);
+            const float scale = 1 / std::sqrt((total(squares)[0] - padded) / size.true_channels + 1e-6f);
             for (int c = 0; c < channels; c += LANES)
                 store(to + c,
                       (load(from + c) - mean) * scale * load(stage.norm_weight + c) + load(stage.norm_bias + c));
         }
-    }
-
-    static float total(Vector x) {
-        float sum = 0;
-        for (int i = 0; i < LANES; i++) sum += x[i];
-        return sum;
     }
 
     // ---- MSGM
@@ -554,7 +649,7 @@ public:
             product(x.row(row) + offset, channels, 1, msgm.w_1, count, gate, channels);
             depthwise(msgm.depthwise, above, u.row(row), below, size.width, start, count, third);
             product(third, channels, 1, msgm.w_c, count, context, channels);
-            for (int i = 0; i < count * channels; i += LANES) store(gate + i, gelu(load(gate + i)) * load(context + i));
+            gelu(gate, long(count) * channels, context);
             product(gate, channels, 1, msgm.w_o, count, out + offset, channels, add ? add + offset : nullptr,
                     add_too ? add_too + offset : nullptr);
         });
@@ -563,18 +658,21 @@ public:
     // `count` pixels from `start` of a row that is `width` wide.
     void depthwise(const Depthwise& conv, const float* above, const float* centre, const float* below, int width,
                    int start, int count, float* out) const {
-        for (int m = 0; m < count; m++) {
-            const int columns[3] = {reflect(start + m - 1, width), start + m, reflect(start + m + 1, width)};
-            for (int c = 0; c < channels; c += LANES) {
-                const float* taps = conv.taps + c;
-                Vector sum = load(conv.bias + c);
-#pragma GCC unroll 3
-                for (int i = 0; i < 3; i++, taps += channels) {
-                    const long at = long(columns[i]) * channels + c;
-                    sum += load(above + at) * load(taps) + load(centre + at) * load(taps + 3 * channels);
-                    sum += load(below + at) * load(taps + 6 * channels);
-                }
-                store(out + m * channels + c, sum);
+        for (int c = 0; c < channels; c += LANES) {
+            Vector taps[9];  // ordered (column, row)
+#pragma GCC unroll 9
+            for (int i = 0; i < 9; i++) taps[i] = load(conv.taps + (i % 3 * 3 + i / 3) * channels + c);
+            const Vector bias = load(conv.bias + c);
+            // A column of three pixels is looked at once, for the sums of its left, its own and its right neighbour.
+            Vector left{}, own = bias;
+            for (int m = -1; m <= count; m++) {
+                const long at = long(reflect(start + m, width)) * channels + c;
+                const Vector top = load(above + at), middle = load(centre + at), bottom = load(below + at);
+                const auto with = [&](Vector sum, int i) {
+                    return sum + top * taps[3 * i] + middle * taps[3 * i + 1] + bottom * taps[3 * i + 2];
+                };
+                if (m > 0) store(out + (m - 1) * channels + c, with(left, 2));
+                left = with(own, 1), own = with(bias, 0);
             }
         }
     }
@@ -618,32 +716,54 @@ public:
                 }
         }
         const float scale = 1 / std::sqrt(float(dim));
-        for (int query = 0; query < QUERIES; query++) {
-            const float* from = at.queries.row(top + query / BLOCK) + long(left + query % BLOCK) * channels;
-            for (int c = 0; c < channels; c++) queries[c * QUERIES + query] = from[c] * scale;
-        }
+        in_tiles([&](int query, int c) {
+            Vector tile[LANES];
+            for (int i = 0; i < LANES; i++) tile[i] = load(pixel(at.queries, top, left, query + i) + c) * scale;
+            transpose(tile);
+            for (int i = 0; i < LANES; i++) store(queries + (c + i) * QUERIES + query, tile[i]);
+        });
         for (int head = 0; head < size.heads; head++) {
             float* own = queries + head * dim * QUERIES;  // the queries (dim, QUERIES), later what they found
             product(keys + head * dim, channels, 1, {own, NO_BIAS, dim, QUERIES}, KEYS, scores, QUERIES);
-            float inverse[QUERIES];
-            for (int query = 0; query < QUERIES; query += LANES) {
-                Vector peak = load(scores + query), sum{};
-                for (int key = 1; key < KEYS; key++) peak = larger(peak, load(scores + key * QUERIES + query));
-                for (int key = 0; key < KEYS; key++) {
-                    const Vector weight = exponential(load(scores + key * QUERIES + query) - peak);
-                    store(scores + key * QUERIES + query, weight);
-                    sum += weight;
+            constexpr int ACROSS = QUERIES / LANES;
+            Vector peak[ACROSS], sum[ACROSS]{};
+            for (int i = 0; i < ACROSS; i++) peak[i] = load(scores + i * LANES);
+            for (int key = 1; key < KEYS; key++)
+                for (int i = 0; i < ACROSS; i++) peak[i] = larger(peak[i], load(scores + key * QUERIES + i * LANES));
+            for (int key = 0; key < KEYS; key++)
+                for (int i = 0; i < ACROSS; i++) {
+                    float* score = scores + key * QUERIES + i * LANES;
+                    const Vector weight = exponential(load(score) - peak[i]);
+                    store(score, weight);
+                    sum[i] += weight;
                 }
-                store(inverse + query, 1.0f / sum);
-            }
             product(values + head * dim, 1, channels, {scores, NO_BIAS, KEYS, QUERIES}, dim, own, QUERIES);
-            for (int c = 0; c < dim; c++)
-                for (int query = 0; query < QUERIES; query++) own[c * QUERIES + query] *= inverse[query];
+            for (int i = 0; i < ACROSS; i++) {
+                const Vector inverse = 1.0f / sum[i];
+                for (int c = 0; c < dim; c++) {
+                    float* found = own + c * QUERIES + i * LANES;
+                    store(found, load(found) * inverse);
+                }
+            }
         }
-        for (int query = 0; query < QUERIES; query++) {
-            float* to = at.attended.row(top + query / BLOCK) + long(left + query % BLOCK) * channels;
-            for (int c = 0; c < channels; c++) to[c] = queries[c * QUERIES + query];
-        }
+        in_tiles([&](int query, int c) {
+            Vector tile[LANES];
+            for (int i = 0; i < LANES; i++) tile[i] = load(queries + (c + i) * QUERIES + query);
+            transpose(tile);
+            for (int i = 0; i < LANES; i++) store(pixel(at.attended, top, left, query + i) + c, tile[i]);
+        });
+    }
+
+    // Squares of LANES queries and as many channels.
+    template <class Work>
+    void in_tiles(Work work) const {
+        for (int query = 0; query < QUERIES; query += LANES)
+            for (int c = 0; c < channels; c += LANES) work(query, c);
+    }
+
+    // Where a query of the block at (top, left) lies in a map.
+    float* pixel(const Map& map, int top, int left, int query) const {
+        return map.row(top + query / BLOCK) + long(left + query % BLOCK) * channels;
     }
 
     // A row of d = v - b after v <- ESAM(v) + v: MSGM_3's input.
@@ -736,7 +856,7 @@ public:
             if ((sub_row + 1) * within <= from || sub_row * within >= to) continue;
             for (int q = 0; q < factor; q++) {
                 product(f, channels, 1, matrices[p * factor + q], count, g, channels);
-                for (int k = 0; k < count * channels; k += LANES) store(g + k, gelu(load(g + k)));
+                gelu(g, long(count) * channels);
                 subpixels(g, level + 1, finer, sub_row, j * factor + q, row, start, count, from, to, tap_lines);
             }
         }
@@ -745,17 +865,20 @@ public:
     // One row of the output: the 3x3 convolution's sums, its bias and the bilinear skip.
     void write(const Image& x, const Output& out, int row, const Map& tap_lines) const {
         const int wide = size.width * size.scale, high = size.height * size.scale;
-        float* sums = tap_sums + LANES_OF_SUMS;  // (wide, 9) from -1 to wide: columns of taps x RGB, rows summed
+        // (wide, 12) from -1 to wide: columns of taps x RGB, rows summed
+        float* sums = tap_sums + OF_SUMS;
         const float* rows[3];
         for (int i = 0; i < 3; i++) rows[i] = tap_lines.row(reflect(row + i - 1, high));
         for (long column = 0; column < wide; column++)
-            for (int lane = 0; lane < 9; lane += LANES) {
-                Vector sum{};
-                for (int i = 0; i < 3; i++) sum += load(rows[i] + column * TAPS + 9 * i + lane);
-                store(sums + column * LANES_OF_SUMS + lane, sum);
+            for (int i = 0; i < OF_SUMS; i += 4) {
+                const long at = column * TAPS + i;
+                store4(sums + column * OF_SUMS + i,
+                       load4(rows[0] + at) + load4(rows[1] + at + 9) + load4(rows[2] + at + 18));
             }
-        std::copy_n(sums + LANES_OF_SUMS, 9, sums - LANES_OF_SUMS);
-        std::copy_n(sums + (wide - 2L) * LANES_OF_SUMS, 9, sums + long(wide) * LANES_OF_SUMS);
+        std::copy_n(sums + OF_SUMS, OF_SUMS, sums - OF_SUMS);
+        std::copy_n(sums + (wide - 2L) * OF_SUMS, OF_SUMS, sums + long(wide) * OF_SUMS);
+        for (float* sum = sums; sum < sums + long(size.out_width) * OF_SUMS; sum += OF_SUMS)  // RGB, and one to spare
+            store4(sum - OF_SUMS, load4(sum - OF_SUMS) + load4(sum + 3) + load4(sum + OF_SUMS + 6));
         const auto [above, below, weight] = maps.skip_rows(row);
         for (int colour = 0; colour < 3; colour++) {
             const float *first = x.line(colour, above), *second = x.line(colour, below);
@@ -763,16 +886,15 @@ public:
             for (int i = 0; i < size.width; i++) skip[i] = first[i] * (1 - weight) + second[i] * weight;
             float* line = out.line(colour, row);
             for (int i = 0; i < size.out_width; i++) {
-                const float* sum = sums + long(i) * LANES_OF_SUMS + colour;
                 const float across = maps.skip_columns.weight[i];
                 const float bilinear =
                     skip[maps.skip_columns.first[i]] * (1 - across) + skip[maps.skip_columns.second[i]] * across;
-                line[i] = sum[-LANES_OF_SUMS] + sum[3] + sum[LANES_OF_SUMS + 6] + bias + bilinear;
+                line[i] = tap_sums[long(i) * OF_SUMS + colour] + bias + bilinear;
             }
         }
     }
 
-    static constexpr int LANES_OF_SUMS = (9 + LANES - 1) / LANES * LANES;
+    static constexpr int OF_SUMS = 12;
 
     const Sizes& size;
     const Weights& weights;
@@ -1155,7 +1277,7 @@ int32_t ssiu_stream(const Sizes* sizes, float* packed, float* memory, ReadRows r
 
 // GELU and e^x of n numbers in place, n a multiple of 16: for tests.
 void ssiu_gelu(float* x, int32_t n) {
-    for (int i = 0; i < n; i += LANES) store(x + i, gelu(load(x + i)));
+    gelu(x, n);
 }
 
 void ssiu_exponential(float* x, int32_t n) {
