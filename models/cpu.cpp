@@ -682,11 +682,11 @@ public:
     // MaxPool 2x2 and the queries, keys and values, a row of the halved map.
     void pool(int t, int row) const {
         const Attention& esam = weights.stages[t].s3[0];
-        const auto& [v, b, queries, keys_values, attended] = maps.stages[t];
-        if (row == half_height - 1) std::fill_n(keys_values.row(row + 2), keys_values.row_size, 0.0f);
+        const StageMaps& to = maps.stages[t];
+        if (row == half_height - 1) std::fill_n(to.keys_values.row(row + 2), to.keys_values.row_size, 0.0f);
         in_segments(half_width, [&](int start, int count) {
-            const float* top = v.row(2 * row) + 2L * start * channels;
-            const float* bottom = v.row(2 * row + 1) + 2L * start * channels;
+            const float* top = to.v.row(2 * row) + 2L * start * channels;
+            const float* bottom = to.v.row(2 * row + 1) + 2L * start * channels;
             for (int m = 0; m < count; m++)
                 for (int c = 0; c < channels; c += LANES) {
                     const long left = 2L * m * channels + c, right = left + channels;
@@ -694,9 +694,9 @@ public:
                                                           larger(load(bottom + left), load(bottom + right))));
                 }
             product(gate, channels, 1, esam.queries, count,
-                    queries.row(row) + long(start) * channels, channels);
+                    to.queries.row(row) + long(start) * channels, channels);
             product(gate, channels, 1, esam.keys_values, count,
-                    keys_values.row(row + 1) + (start + 1) * 2L * channels, 2 * channels);
+                    to.keys_values.row(row + 1) + (start + 1) * 2L * channels, 2 * channels);
         });
     }
 
