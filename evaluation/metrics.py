@@ -7,16 +7,13 @@ and leave out a border of `scale` pixels. Means over images are plain means and 
 import math
 from typing import NamedTuple
 
-import pytorch_msssim
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from evaluation.similarity import PEAK, ssim, ssim_of_msssim
 from models.pixels import to_uint8
 
 LUMA = (65.481, 128.553, 24.966)  # BT.601, for RGB in [0, 1] and Y in [16, 235]
-PEAK = 255.0
-WINDOW, SIGMA, K1, K2 = 11, 1.5, 0.01, 0.03  # Wang et al. 2004
 
 
 class Scores(NamedTuple):
@@ -28,17 +25,18 @@ class Scores(NamedTuple):
 
 def luma(image: Tensor) -> Tensor:
     """Y of BT.601 YCbCr in float64, not rounded: uint8 RGB (3, H, W) -> (H, W) in [16, 235]."""
-    weights = torch.tensor(LUMA, dtype=torch.float64, device=image.device) / 255
-    return 16 + torch.einsum("c,chw->hw", weights, image.double())
+    red, green, blue = (channel * (weight / 255) for channel, weight in zip(image.double(), LUMA, strict=True))
+    return 16 + red + green + blue
 
 
 def offset_luma(image: Tensor) -> Tensor:
     """The `official` luma: a formula for [0, 255] applied to [0, 1], float32 (3, H, W) -> (H, W) near [4080, 4299].
 
-    Y = (16 + (65.481 R + 128.553 G + 24.966 B) / 255) * 255, all of it in float32.
+    Y = (65.481 R/255 + 128.553 G/255 + 24.966 B/255 + 16) * 255, all of it in float32 and in this order: SSIM reads the
+    last digits of such numbers.
     """
-    red, green, blue = image.float()
-    return (16 + (LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue) / 255) * 255
+    red, green, blue = image.float() / 255
+    return (LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue + 16) * 255
 
 
 def crop_border(image: Tensor, border: int) -> Tensor:
@@ -51,29 +49,6 @@ def psnr(a: Tensor, b: Tensor) -> float:
     """10 log10(255^2 / mean((a - b)^2)) in dB, the difference in float64; infinite for equal images, NaN for NaN."""
     error = (a.double() - b.double()).square().mean().item()
     return 10 * math.log10(PEAK**2 / error) if error != 0 else math.inf
-
-
-def ssim(a: Tensor, b: Tensor) -> float:
-    """Mean structural similarity (Wang et al. 2004) of two (H, W) images over 255, in float64.
-
-    11x11 Gaussian window of sigma 1.5, valid region, K = (0.01, 0.03), population (not sample) variances.
-
-    Raises:
-        ValueError: a side shorter than the window.
-    """
-    if min(a.shape) < WINDOW:
-        raise ValueError(f"SSIM needs images of at least {WINDOW}x{WINDOW} pixels, not {a.shape[0]}x{a.shape[1]}")
-    offsets = torch.arange(WINDOW, dtype=torch.float64, device=a.device) - WINDOW // 2
-    gauss = torch.exp(-(offsets**2) / (2 * SIGMA**2))
-    gauss = gauss / gauss.sum()
-    a, b = a.double(), b.double()
-    maps = torch.stack([a, b, a * a, b * b, a * b])[:, None]
-    maps = F.conv2d(F.conv2d(maps, gauss.view(1, 1, -1, 1)), gauss.view(1, 1, 1, -1))[:, 0]
-    mean_a, mean_b, aa, bb, ab = maps
-    c1, c2 = (K1 * PEAK) ** 2, (K2 * PEAK) ** 2
-    luminance = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
-    contrast_structure = (2 * (ab - mean_a * mean_b) + c2) / (aa - mean_a**2 + bb - mean_b**2 + c2)
-    return (luminance * contrast_structure).mean().item()
 
 
 def standard_scores(sr: Tensor, hr: Tensor, scale: int) -> Scores:
@@ -92,7 +67,8 @@ def official_scores(sr: Tensor, hr: Tensor, scale: int) -> Scores:
     """The paper's protocol: SR float32 (3, H, W), neither clipped nor rounded, and HR; uint8 stands for its 255th.
 
     The offset of 4080 drives SSIM's luminance term to 1 and costs float32 the digits of the variances, so this SSIM
-    reads higher than the standard one and depends on the backend by up to 1e-3 on an image.
+    reads higher than the standard one and depends, as the paper's does, on the order in which the device and the
+    library add up a window: by up to 1e-3 on an image.
 
     Raises:
         ValueError: different shapes.
@@ -100,9 +76,7 @@ def official_scores(sr: Tensor, hr: Tensor, scale: int) -> Scores:
     _same_shape(sr, hr)
     sr, hr = (image.float() / PEAK if image.dtype == torch.uint8 else image for image in (sr, hr))
     sr, hr = (crop_border(offset_luma(image), scale) for image in (sr, hr))
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        similarity = pytorch_msssim.ssim(sr[None, None], hr[None, None], data_range=PEAK).item()
-    return Scores(psnr(sr, hr), similarity)
+    return Scores(psnr(sr, hr), ssim_of_msssim(sr, hr))
 
 
 def mean_scores(scores: list[Scores]) -> Scores:
