@@ -25,8 +25,10 @@ class Scores(NamedTuple):
 
 def luma(image: Tensor) -> Tensor:
     """Y of BT.601 YCbCr in float64, not rounded: uint8 RGB (3, H, W) -> (H, W) in [16, 235]."""
-    red, green, blue = (channel * (weight / 255) for channel, weight in zip(image.double(), LUMA, strict=True))
-    return 16 + red + green + blue
+    y = torch.full(image.shape[1:], 16, dtype=torch.float64, device=image.device)
+    for channel, weight in zip(image, LUMA, strict=True):
+        y.add_(channel.double(), alpha=weight / 255)
+    return y
 
 
 def offset_luma(image: Tensor) -> Tensor:
