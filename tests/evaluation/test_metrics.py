@@ -21,9 +21,8 @@ from evaluation.metrics import (
     rounded_like_the_paper,
     ssim,
     standard_scores,
-    windowed_by_convolution,
-    windowed_by_opencv,
 )
+from evaluation.similarity import ssim_by_convolution, ssim_of_msssim
 from models.pixels import to_uint8
 from tools import score
 from utils import InputError
@@ -68,12 +67,20 @@ def test_official_luma_has_the_bits_of_the_paper_s_order_of_operations():
     assert np.array_equal(offset_luma(torch.from_numpy(image)).numpy(), expected)
 
 
-@pytest.mark.parametrize("size", [(11, 11), (11, 64), (57, 12), (131, 160)])
-def test_both_ways_to_slide_the_window_give_the_same_means(size):
-    values = torch.from_numpy(np.random.default_rng(0).random(size)) * 255**2
-    torch.testing.assert_close(windowed_by_opencv(values), windowed_by_convolution(values), rtol=1e-14, atol=0)
-    transposed = values.t()  # of another memory layout
-    torch.testing.assert_close(windowed_by_opencv(transposed), windowed_by_opencv(values).t(), rtol=1e-14, atol=0)
+@pytest.mark.parametrize("size", [(11, 11), (11, 64), (57, 12), (131, 160), (307, 20)])
+def test_bands_through_opencv_give_the_ssim_of_one_convolution(size):
+    sr, hr = (luma(image) for image in random_pair(*size))
+    assert ssim(sr, hr) == pytest.approx(ssim_by_convolution(sr, hr), abs=1e-12)
+    assert ssim(sr.t(), hr.t()) == pytest.approx(ssim_by_convolution(sr, hr), abs=1e-12)  # of another memory layout
+
+
+@pytest.mark.parametrize("size", [(20, 30), (321, 481), (481, 321), (250, 1000)])
+def test_ssim_of_the_paper_has_the_bits_of_pytorch_msssim(size):
+    noise = torch.Generator().manual_seed(1)
+    hr = 4080 + 219 * torch.rand(size, generator=noise)
+    sr = hr + 5 * torch.randn(size, generator=noise)
+    expected = pytorch_msssim.ssim(sr[None, None], hr[None, None], data_range=255).item()
+    assert ssim_of_msssim(sr, hr) == expected
 
 
 def test_degenerate_images():
