@@ -1275,6 +1275,21 @@ int32_t ssiu_stream(const Sizes* sizes, float* packed, float* memory, ReadRows r
     return Stream(arena, *sizes, weights, read, write).run();
 }
 
+// What a core can do: multiply-adds of numbers that never leave the registers. Returns how many were done; `out` takes
+// a number that depends on all of them, so that none can be left out.
+int64_t ssiu_multiply_adds(int64_t rounds, float* out) {
+    constexpr int AT_ONCE = 12;  // enough to keep two units of four steps each busy, and few enough for 16 registers
+    const Vector factor = all(out[0]), more = all(out[1]);
+    Vector sums[AT_ONCE];
+    for (int i = 0; i < AT_ONCE; i++) sums[i] = all(float(i));
+    for (int64_t round = 0; round < rounds; round++)
+#pragma GCC unroll 12
+        for (int i = 0; i < AT_ONCE; i++) sums[i] = sums[i] * factor + more;
+    for (int i = 1; i < AT_ONCE; i++) sums[0] += sums[i];
+    out[0] = total(sums[0])[0];
+    return rounds * AT_ONCE * LANES;
+}
+
 // GELU and e^x of n numbers in place, n a multiple of 16: for tests.
 void ssiu_gelu(float* x, int32_t n) {
     gelu(x, n);

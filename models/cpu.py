@@ -18,6 +18,7 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
@@ -80,7 +81,24 @@ def load(architecture: str) -> ctypes.CDLL:
     code = ctypes.CDLL(str(built))
     for function in (code.ssiu_weights, code.ssiu_memory, code.ssiu_stream_memory):
         function.restype = ctypes.c_size_t
+    code.ssiu_multiply_adds.restype = ctypes.c_int64
     return code
+
+
+def multiply_adds(rounds: int) -> int:
+    """Do as many float32 multiply-adds as the cores can, in as many threads as PyTorch uses; returns their number.
+
+    Raises: what `compiled` raises.
+    """
+    code = compiled()
+
+    def work(_thread: int) -> int:
+        numbers = (ctypes.c_float * 2)(0.5, 1.0)
+        return code.ssiu_multiply_adds(ctypes.c_int64(rounds), numbers)
+
+    threads = torch.get_num_threads()
+    with ThreadPoolExecutor(threads) as pool:
+        return sum(pool.map(work, range(threads)))
 
 
 def compiler_macros(architecture: str) -> bytes:
