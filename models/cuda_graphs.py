@@ -1,11 +1,13 @@
 """CUDA graphs: work captured once and replayed, one launch in place of thousands."""
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 import torch
 from torch import Tensor
+
+from .errors import ModelError
 
 Result = TypeVar("Result")
 Network = Callable[[Tensor], Tensor]
@@ -21,14 +23,20 @@ def warm_up(work: Callable[[], object], device: torch.device, times: int) -> Non
     torch.cuda.current_stream(device).wait_stream(stream)
 
 
-def capture(work: Callable[[], Result], pool=None) -> tuple[torch.cuda.CUDAGraph, Result]:
+def capture(
+    work: Callable[[], Result], pool=None, stream: torch.cuda.Stream | None = None
+) -> tuple[torch.cuda.CUDAGraph, Result]:
     """`work` as a CUDA graph, and what it returned: the tensors that every replay writes anew.
 
     Graphs that share a `pool` (torch.cuda.graph_pool_handle) share their memory, and must run one after another. Other
     threads may go on meanwhile: a loader's pins memory, which the strictest mode would take for a part of the graph.
+
+    Args:
+        stream: what is captured; left out, a stream of the process, on the device of its first capture. Memory of a
+            pool is used again on the stream that took it: graphs that share a pool share a stream, too.
     """
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+    with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
         result = work()
     return graph, result
 
@@ -38,17 +46,35 @@ class GraphCache:
 
     The first call with a shape runs eagerly: compilation and autotuning happen there, and a shape that never comes
     again is not worth capturing. The network must read its weights where they lie, inside the graph (the kernels do:
-    they prepare them anew each time), so that a replay sees every change to them. The graphs share their memory.
+    they prepare them anew each time), so that a replay sees every change to them. Where a parameter itself has moved
+    (`model.to()`, `load_state_dict(assign=True)`), all graphs are dropped: they would read freed memory. The graphs
+    share their memory.
+
+    Args:
+        network: what is captured, without gradients.
+        parameters: the tensors that it reads, such as `model.parameters`.
+
+    Raises:
+        ModelError: a call with gradients enabled.
     """
 
     LIMIT = 32
 
-    def __init__(self, network: Network):
-        self._network, self._pool = network, None
-        self._seen: set[torch.Size] = set()
-        self._graphs: OrderedDict[torch.Size, tuple] = OrderedDict()  # shape -> graph, its input, its output
+    def __init__(self, network: Network, parameters: Callable[[], Iterable[Tensor]]):
+        self._network, self._parameters = network, parameters
+        self._weights: list[int] = []  # where the parameters lay at the last call
+        self._start_over()
 
     def __call__(self, x: Tensor) -> Tensor:
+        if torch.is_grad_enabled():
+            raise ModelError(
+                "CUDA graphs of inference have no gradients: call the network under torch.no_grad() or "
+                "torch.inference_mode(), or take it from training_network()"
+            )
+        weights = [parameter.data_ptr() for parameter in self._parameters()]
+        if weights != self._weights:
+            self._weights = weights
+            self._start_over()
         if x.shape not in self._seen:
             self._seen.add(x.shape)
             return self._network(x)
@@ -62,9 +88,16 @@ class GraphCache:
         graph.replay()
         return out.clone()
 
-    def _capture(self, x: Tensor):
-        fixed = x.clone()
-        warm_up(lambda: self._network(fixed), x.device, times=1)
-        self._pool = self._pool or torch.cuda.graph_pool_handle()
-        graph, out = capture(lambda: self._network(fixed), self._pool)
+    def _start_over(self) -> None:
+        self._seen: set[torch.Size] = set()
+        self._graphs: OrderedDict[torch.Size, tuple] = OrderedDict()  # shape -> graph, its input, its output
+        self._shared: tuple | None = None  # the graphs' pool and stream; a pool whose graphs are all gone is no more
+
+    def _capture(self, x: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, Tensor]:
+        with torch.cuda.device_of(x):
+            with torch.inference_mode(False), torch.no_grad():
+                fixed = x.clone()  # an inference tensor could not be written outside of inference mode
+            warm_up(lambda: self._network(fixed), x.device, times=1)
+            self._shared = self._shared or (torch.cuda.graph_pool_handle(), torch.cuda.Stream(x.device))
+            graph, out = capture(lambda: self._network(fixed), *self._shared)
         return graph, fixed, out
