@@ -149,7 +149,7 @@ def _triton(model: SSIU, precision: str, training: bool) -> Network:
         return KernelNetwork(model, precision)
     from .kernels.network import forward
 
-    return GraphCache(lambda x: forward(model, x, precision), model.parameters)
+    return GraphCache(lambda x: forward(model, x, precision), model)
 
 
 def _triton_version() -> str:

@@ -1,11 +1,11 @@
 """CUDA graphs: work captured once and replayed, one launch in place of thousands."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .errors import ModelError
 
@@ -41,6 +41,16 @@ def capture(
     return graph, result
 
 
+def addresses(module: nn.Module) -> list[int]:
+    """Where its parameters lie. It takes a quarter of the time of `module.parameters()`, which would be as long as a
+    small image takes."""
+    found = [parameter.data_ptr() for parameter in module._parameters.values() if parameter is not None]
+    for child in module._modules.values():
+        if child is not None:
+            found += addresses(child)
+    return found
+
+
 class GraphCache:
     """Replays the network as a CUDA graph for each input shape seen more than once, the most recent `LIMIT` of them.
 
@@ -52,7 +62,7 @@ class GraphCache:
 
     Args:
         network: what is captured, without gradients.
-        parameters: the tensors that it reads, such as `model.parameters`.
+        model: whose parameters it reads.
 
     Raises:
         ModelError: a call with gradients enabled.
@@ -60,8 +70,8 @@ class GraphCache:
 
     LIMIT = 32
 
-    def __init__(self, network: Network, parameters: Callable[[], Iterable[Tensor]]):
-        self._network, self._parameters = network, parameters
+    def __init__(self, network: Network, model: nn.Module):
+        self._network, self._model = network, model
         self._weights: list[int] = []  # where the parameters lay at the last call
         self._start_over()
 
@@ -71,7 +81,7 @@ class GraphCache:
                 "CUDA graphs of inference have no gradients: call the network under torch.no_grad() or "
                 "torch.inference_mode(), or take it from training_network()"
             )
-        weights = [parameter.data_ptr() for parameter in self._parameters()]
+        weights = addresses(self._model)
         if weights != self._weights:
             self._weights = weights
             self._start_over()

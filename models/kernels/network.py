@@ -77,11 +77,14 @@ def forward(model: SSIU, x: Tensor, precision: str = "float32", weights: list[li
             the same. Left out, they are prepared here, in some fifteen small launches. There is no hidden cache:
             neither a fused optimiser nor a replayed CUDA graph leaves a trace on a parameter that would tell.
     """
-    height, width = x.shape[-2:]
-    x = reflect_pad(x.float())
-    y = head(model, x, ARITHMETIC[precision][0])
-    body = train_body if torch.is_grad_enabled() else infer_body
-    experts = body(model, y, precision, prepare(model, precision) if weights is None else weights)
-    f = tail.moe_fs(model.moe, experts, y, precision)
-    out = tail.tail(model.tail, f, x, model.scale, precision)
-    return out[..., : model.scale * height, : model.scale * width]
+    # Triton launches on the current device, which need not be that of x. A backward pass needs no such line: autograd
+    # runs each function on the device and the stream of its forward pass.
+    with torch.cuda.device_of(x):
+        height, width = x.shape[-2:]
+        x = reflect_pad(x.float())
+        y = head(model, x, ARITHMETIC[precision][0])
+        body = train_body if torch.is_grad_enabled() else infer_body
+        experts = body(model, y, precision, prepare(model, precision) if weights is None else weights)
+        f = tail.moe_fs(model.moe, experts, y, precision)
+        out = tail.tail(model.tail, f, x, model.scale, precision)
+        return out[..., : model.scale * height, : model.scale * width]

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from models import cuda_graphs
-from models.cuda_graphs import GraphCache
+from models.cuda_graphs import GraphCache, addresses
 from models.errors import ModelError
 
 
@@ -57,7 +57,7 @@ def cache(model, monkeypatch):
     monkeypatch.setattr(cuda_graphs, "warm_up", lambda work, device, times: work())
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: next(pools))
     monkeypatch.setattr(torch.cuda, "Stream", lambda device: object())
-    cache = GraphCache(network, model.parameters)
+    cache = GraphCache(network, model)
     cache.captured = []
     return cache
 
@@ -126,3 +126,8 @@ def test_the_shapes_that_were_not_used_for_longest_are_forgotten(cache, monkeypa
     for size in (1, 2, 1, 3):
         run(cache, size)
     assert list(cache._graphs) == [torch.Size([1]), torch.Size([3])]
+
+
+def test_every_parameter_of_a_model_has_an_address():
+    model = nn.Sequential(nn.Linear(3, 4), nn.Sequential(nn.Linear(4, 5, bias=False)), nn.ReLU())
+    assert addresses(model) == [parameter.data_ptr() for parameter in model.parameters()]

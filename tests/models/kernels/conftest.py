@@ -1,5 +1,11 @@
 """The kernels run compiled where a GPU is, else in Triton's interpreter."""
 
+import importlib
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import ModuleType
+
 import pytest
 import torch
 
@@ -12,3 +18,58 @@ def one_tile_for_16x16(monkeypatch):
     if not torch.cuda.is_available():
         for kernel in msgm.TILES:
             monkeypatch.setitem(msgm.TILES, kernel, dict.fromkeys(msgm.TILES[kernel], (16, 16, 4, 1)))
+
+
+@dataclass
+class Launch:
+    """A kernel that would have been launched."""
+
+    kernel: Callable
+    grid: tuple
+    arguments: tuple
+    options: dict
+    note: object = None
+
+
+class Launches(list):
+    """Those that would have been, in their order; each carries what `note` says at its moment."""
+
+    @staticmethod
+    def note() -> object:
+        return None
+
+
+@dataclass
+class Recorder:
+    """Takes the place of a kernel: it is launched like one, and only takes note."""
+
+    kernel: Callable
+    launches: Launches = field(repr=False)
+
+    def __getitem__(self, grid: tuple) -> Callable:
+        def launch(*arguments, **options) -> None:
+            self.launches.append(Launch(self.kernel, grid, arguments, options, self.launches.note()))
+
+        return launch
+
+
+@pytest.fixture
+def kernel_modules() -> list[ModuleType]:
+    """Those of models/kernels."""
+    package = importlib.import_module("models.kernels")
+    return [importlib.import_module(f"models.kernels.{info.name}") for info in pkgutil.iter_modules(package.__path__)]
+
+
+@pytest.fixture
+def kernels(kernel_modules) -> dict[Callable, ModuleType]:
+    """Every kernel that is launched, and its module."""
+    return {case[0]: module for module in kernel_modules for case in getattr(module, "OFFLINE_CASES", ())}
+
+
+@pytest.fixture
+def launches(kernels, monkeypatch) -> Launches:
+    """What is launched, none of which runs: maps keep whatever their memory held."""
+    found = Launches()
+    for kernel, module in kernels.items():
+        monkeypatch.setattr(module, kernel.__name__, Recorder(kernel, found))
+    return found

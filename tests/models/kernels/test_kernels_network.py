@@ -1,6 +1,7 @@
 """The whole network on kernels against the plain path: compiled on a GPU, else in Triton's interpreter."""
 
 import sys
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
@@ -86,6 +87,38 @@ def test_a_change_of_the_parameters_is_seen_at_once_unless_weights_were_prepared
         old, new = network.forward(model, x, weights=weights), network.forward(model, x)
         assert not torch.equal(old, new)
         assert error(new, model.double()(x.double())) < 1e-5
+
+
+@pytest.mark.parametrize("gradients", [False, True])
+def test_kernels_are_launched_on_the_device_of_the_image(gradients, launches, monkeypatch):
+    devices = [None]  # the last is the current one
+
+    @contextmanager
+    def device_of(tensor):
+        devices.append(tensor.shape)
+        yield
+        devices.pop()
+
+    launches.note = lambda: devices[-1]
+    model, x = build(4), image(16, 16)
+    with monkeypatch.context() as patch, torch.set_grad_enabled(gradients):
+        patch.setattr(torch.cuda, "device_of", device_of)
+        network.forward(model, x)
+    assert len(launches) > 10
+    assert {launch.note for launch in launches} == {x.shape}
+    assert devices == [None]
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="there are no two GPUs")
+def test_a_network_on_a_device_that_is_not_the_current_one_gives_the_same_output_and_gradients():
+    model, x = build(2), image(16, 16)
+    out, gradients = output_and_gradients(model, lambda x: network.forward(model, x), x)
+    model.to("cuda:1")
+    again = network.forward(model, x.to("cuda:1"))
+    torch.testing.assert_close(again.detach().to(DEVICE), out, rtol=0, atol=1e-6)
+    model.zero_grad()
+    (again * torch.randn(out.shape, generator=torch.Generator().manual_seed(2)).to("cuda:1")).sum().backward()
+    assert {name for name, p in model.named_parameters() if error(p.grad.to(DEVICE), gradients[name]) > 1e-5} == set()
 
 
 @pytest.mark.parametrize(
