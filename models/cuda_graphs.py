@@ -108,6 +108,7 @@ class GraphCache:
             with torch.inference_mode(False), torch.no_grad():
                 fixed = x.clone()  # an inference tensor could not be written outside of inference mode
             warm_up(lambda: self._network(fixed), x.device, times=1)
-            self._shared = self._shared or (torch.cuda.graph_pool_handle(), torch.cuda.Stream(x.device))
-            graph, out = capture(lambda: self._network(fixed), *self._shared)
+            shared = self._shared or (torch.cuda.graph_pool_handle(), torch.cuda.Stream(x.device))
+            graph, out = capture(lambda: self._network(fixed), *shared)
+            self._shared = shared  # not before: the pool of a capture that failed, for want of memory, is no more
         return graph, fixed, out

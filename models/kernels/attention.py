@@ -43,7 +43,7 @@ def _pooled(v, n, W, C: tl.constexpr):
     return tl.maximum(top, bottom).to(v.dtype.element_ty), corner  # the maximum of two bf16 tiles is float32
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["W"])
 def _pool_qkv(v, weight, qkv, W, C: tl.constexpr, M: tl.constexpr, DOT: tl.constexpr):
     """qkv = W_qkv MaxPool2x2(v): (B, H, W, C) -> (B, h, w, 3C). Reads v once, writes 3/4 of its size."""
     n, c = tl.program_id(0) * M + tl.arange(0, M), tl.arange(0, C)
@@ -103,7 +103,7 @@ def _scores(
     return p / tl.sum(p, 1)[:, None], q, k, v
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["h", "w"])
 def _attend(qkv, rel_h, rel_w, o, h, w, C: tl.constexpr, D: tl.constexpr, BLOCK: tl.constexpr, DOT: tl.constexpr):
     """o = softmax(q (k + rel)^T / sqrt(d)) v for one 8x8 block (axis 0 of the grid) and one head (axis 1)."""
     block, head = tl.program_id(0), tl.program_id(1)
@@ -113,7 +113,7 @@ def _attend(qkv, rel_h, rel_w, o, h, w, C: tl.constexpr, D: tl.constexpr, BLOCK:
     tl.store(o + at, product.to(v.dtype))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["h", "w"])
 def _attend_backward(
     qkv, rel_h, rel_w, do, dq, dwindow, part, h, w,
     C: tl.constexpr, D: tl.constexpr, BLOCK: tl.constexpr, DOT: tl.constexpr,
@@ -178,7 +178,7 @@ def _gather_windows(dwindow, n, h, w, C: tl.constexpr, BLOCK: tl.constexpr):
     return dk.to(dwindow.dtype.element_ty), dv.to(dwindow.dtype.element_ty)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tiles", "h", "w"])
 def _pool_qkv_backward(
     v, dout, dq, dwindow, weight, dv, part, tiles, h, w,
     C: tl.constexpr, M: tl.constexpr, BLOCK: tl.constexpr, DOT: tl.constexpr,

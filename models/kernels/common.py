@@ -4,6 +4,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..errors import ModelError
 from ..ssiu import MULTIPLE
 
 # Kernels that reduce weight gradients run this many programs at most, each over many tiles: two for every
@@ -44,11 +45,27 @@ def program_pixels(x: Tensor) -> int:
     return TILE_PIXELS[x.element_size()] if x.is_cuda else 64
 
 
+def check_size(batch: int, height: int, width: int, channels: int) -> None:
+    """Refuse maps (B, H, W, C) in which the kernels' 32-bit offsets do not reach everything.
+
+    What is larger than a map, in the tail, has 64-bit ones.
+
+    Raises:
+        ModelError: 2^31 values or more.
+    """
+    if batch * height * width * channels >= 2**31:
+        size = f"{batch} x {height} x {width} pixels of {channels} channels"
+        raise ModelError(
+            f"a map of {size} has 2^31 values or more, too many for the Triton kernels: give smaller batches or tiles"
+        )
+
+
 def check_map(x: Tensor) -> None:
     """Refuse a map whose sides or memory the kernels are not written for: they have no masks for incomplete tiles.
 
     Raises:
-        ValueError: x is not contiguous, or a side of (B, H, W, C) is no multiple of 16.
+        ValueError: x is not contiguous, or a side of (B, H, W, C) is no multiple of 16; see also `check_size`.
     """
+    check_size(*x.shape)
     if x.shape[1] % MULTIPLE or x.shape[2] % MULTIPLE or not x.is_contiguous():
         raise ValueError(f"map of shape {tuple(x.shape)}: must be contiguous with H and W multiples of {MULTIPLE}")

@@ -39,7 +39,7 @@ from torch import Tensor, nn
 
 from ..ssiu import MSGM
 from . import ARITHMETIC, common
-from .common import gelu, reflect
+from .common import check_size, gelu, reflect
 from .norm import normalise
 
 # --- shared device functions ------------------------------------------------------------------------------------------
@@ -122,7 +122,11 @@ def finish(
 # --- forward ----------------------------------------------------------------------------------------------------------
 
 
-@triton.jit
+# `size` stays specialised: as a multiple of C it is one of 16, hence one kernel for all sizes, and without knowing it
+# the compiler would move the second u of a pair number by number. See docs/kernels.md.
+
+
+@triton.jit(do_not_specialize=["H", "W"])
 def project_kernel(
     x_ptr, other_ptr, low_ptr, flat_ptr, difference_ptr, u_ptr, H, W, size,
     MODE: tl.constexpr, PRODUCT: tl.constexpr, C: tl.constexpr, TH: tl.constexpr, TW: tl.constexpr,
@@ -147,7 +151,7 @@ def project_kernel(
         store_map(u_ptr + size, pixel, inside, c, u, C)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["H", "W"])
 def structured_kernel(
     x_ptr, other_ptr, u_ptr, low_ptr, flat_ptr, out_ptr, out2_ptr, normal_ptr, gamma_ptr, beta_ptr, H, W, size,
     MODE: tl.constexpr, KEEP: tl.constexpr, NORM: tl.constexpr, PRODUCT: tl.constexpr, C: tl.constexpr,
@@ -182,7 +186,7 @@ def structured_kernel(
         finish(o, x, other_ptr, out_ptr, normal_ptr, gamma_ptr, beta_ptr, pixel, inside, c, MODE, KEEP, NORM, C)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["H", "W"])
 def dense_kernel(
     x_ptr, other_ptr, matrices_ptr, vectors_ptr, out_ptr, out2_ptr, normal_ptr, gamma_ptr, beta_ptr, H, W,
     MODE: tl.constexpr, KEEP: tl.constexpr, NORM: tl.constexpr, PRODUCT: tl.constexpr, C: tl.constexpr,
@@ -226,7 +230,7 @@ def dense_kernel(
 # --- backward ---------------------------------------------------------------------------------------------------------
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["H", "W", "tiles"])
 def gate_backward_kernel(
     x_ptr, u_ptr, dout_ptr, low_ptr, flat_ptr, dt_ptr, dg_ptr, rows_ptr, H, W, tiles,
     PRODUCT: tl.constexpr, C: tl.constexpr, TH: tl.constexpr, TW: tl.constexpr,
@@ -278,7 +282,7 @@ def gate_backward_kernel(
     tl.store(row + 4 * C * C + 3 * C + c, db_o)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["H", "W", "tiles"])
 def taps_backward_kernel(
     u_ptr, dt_ptr, rows_ptr, H, W, tiles,
     C: tl.constexpr, TH: tl.constexpr, TW: tl.constexpr,
@@ -336,7 +340,7 @@ def depthwise_adjoint(dt_ptr, flat_ptr, base, y, x, inside, c, H, W, C: tl.const
     return du
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["H", "W", "tiles"])
 def input_backward_kernel(
     x_ptr, dt_ptr, dg_ptr, dout_ptr, low_ptr, flat_ptr, dx_ptr, dother_ptr, rows_ptr, H, W, tiles,
     MODE: tl.constexpr, PRODUCT: tl.constexpr, C: tl.constexpr, TH: tl.constexpr, TW: tl.constexpr,
@@ -408,8 +412,7 @@ def _tile(kernel: str, x: Tensor, product: str) -> tuple[int, dict]:
 def _check(x: Tensor) -> None:
     if min(x.shape[1:3]) < 2:
         raise ValueError(f"a map of {x.shape[1]}x{x.shape[2]} pixels cannot be reflected: two a side at least")
-    if x.numel() >= 2**31:
-        raise ValueError(f"a map of {tuple(x.shape)} has more than 2^31 values: give smaller batches or tiles")
+    check_size(*x.shape)
     if not x.is_contiguous():
         raise ValueError("maps must be contiguous (B, H, W, C)")
 
@@ -622,7 +625,7 @@ def residual(a: Tensor, weights: Weights, precision: str) -> Tensor:
 # --- offline compilation, see tools/compile_offline.py ----------------------------------------------------------------
 
 _TYPES = dict.fromkeys(("flat_ptr", "rows_ptr", "vectors_ptr", "gamma_ptr", "beta_ptr"), "*fp32")
-_TYPES |= {"H": "i32:16", "W": "i32:16", "size": "i32:16", "tiles": "i32"}
+_TYPES |= {"H": "i32", "W": "i32", "size": "i32:16", "tiles": "i32"}
 _PAIR = {"MODE": "pair", "KEEP": True, "NORM": False, "gamma_ptr": None, "beta_ptr": None}
 _DIFFERENCE = {"MODE": "difference", "KEEP": True, "NORM": False}
 _DIFFERENCE |= dict.fromkeys(("out2_ptr", "normal_ptr", "gamma_ptr", "beta_ptr"))

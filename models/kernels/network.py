@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..ssiu import MSGMS, SSIU, reflect_pad
 from . import ARITHMETIC, attention, msgm, norm, tail
+from .common import check_size
 
 
 def head(model: SSIU, x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -76,12 +77,16 @@ def forward(model: SSIU, x: Tensor, precision: str = "float32", weights: list[li
         weights: what `prepare(model, precision)` returned, to prepare them once for many images whose network stays
             the same. Left out, they are prepared here, in some fifteen small launches. There is no hidden cache:
             neither a fused optimiser nor a replayed CUDA graph leaves a trace on a parameter that would tell.
+
+    Raises:
+        ModelError: images with 2^31 values or more in a map of C channels.
     """
     # Triton launches on the current device, which need not be that of x. A backward pass needs no such line: autograd
     # runs each function on the device and the stream of its forward pass.
     with torch.cuda.device_of(x):
         height, width = x.shape[-2:]
         x = reflect_pad(x.float())
+        check_size(len(x), *x.shape[-2:], model.head.out_channels)
         y = head(model, x, ARITHMETIC[precision][0])
         body = train_body if torch.is_grad_enabled() else infer_body
         experts = body(model, y, precision, prepare(model, precision) if weights is None else weights)

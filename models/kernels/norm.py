@@ -23,7 +23,7 @@ def normalise(x, C: tl.constexpr):
     return x * scale, scale
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["pixels"])
 def norm_kernel(x_ptr, weight_ptr, bias_ptr, out_ptr, pixels, C: tl.constexpr, M: tl.constexpr):
     n = tl.program_id(0) * M + tl.arange(0, M)
     c = tl.arange(0, C)
@@ -34,7 +34,7 @@ def norm_kernel(x_ptr, weight_ptr, bias_ptr, out_ptr, pixels, C: tl.constexpr, M
     tl.store(out_ptr + at, out.to(out_ptr.dtype.element_ty), mask=valid)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["pixels", "tiles"])
 def norm_backward_kernel(
     x_ptr, dout_ptr, weight_ptr, dx_ptr, rows_ptr, pixels, tiles, C: tl.constexpr, M: tl.constexpr
 ):

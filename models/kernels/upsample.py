@@ -35,7 +35,7 @@ def _odd_share(i, n, step):
     return tl.where(i == n - 1, 0.0, share)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["h", "w"])
 def _depthwise_upsample(o, weight, bias, v, out, h, w, step_y, step_x, C: tl.constexpr, SIDE: tl.constexpr):
     """out = v + U(DW(o)) for the 2x2 outputs of SIDE x SIDE source pixels. Reads o and v once, writes out once.
 
@@ -83,7 +83,7 @@ def _depthwise_upsample(o, weight, bias, v, out, h, w, step_y, step_x, C: tl.con
             tl.store(out + at, up.to(out.dtype.element_ty))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["h", "w"])
 def _upsample_adjoint(dout, dt, h, w, step_y, step_x, C: tl.constexpr, M: tl.constexpr):
     """dt = U^T(dout): source i gathers from the outputs 2i - 1 .. 2i + 2 of each axis. Reads dout, writes a quarter."""
     n, c = tl.program_id(0) * M + tl.arange(0, M), tl.arange(0, C)
@@ -104,7 +104,7 @@ def _upsample_adjoint(dout, dt, h, w, step_y, step_x, C: tl.constexpr, M: tl.con
     tl.store(dt + n[:, None] * C + c[None, :], acc.to(dt.dtype.element_ty))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tiles", "h", "w"])
 def _depthwise_adjoint(dt, o, weight, do, part, tiles, h, w, C: tl.constexpr, M: tl.constexpr):
     """do = DW^T(dt) with its reflected borders, and this program's sums of the weight and bias gradients.
 

@@ -106,6 +106,20 @@ def test_graphs_share_a_pool_and_a_stream_until_all_of_them_are_dropped(cache, m
     assert third[0] != first[0]
 
 
+def test_the_pool_of_a_capture_that_failed_is_not_used_again(cache, monkeypatch):
+    def fail(work, pool, stream):
+        cache.captured.append((pool, stream))
+        raise torch.OutOfMemoryError
+
+    run(cache, times=1)
+    with monkeypatch.context() as patch, pytest.raises(torch.OutOfMemoryError):
+        patch.setattr(cuda_graphs, "capture", fail)
+        run(cache, times=1)
+    assert run(cache) == 2
+    failed, captured = cache.captured
+    assert failed[0] != captured[0]
+
+
 def test_gradients_are_refused(cache):
     with pytest.raises(ModelError, match=r"no gradients.*torch\.no_grad"):
         cache(torch.ones(3))
