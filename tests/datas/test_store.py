@@ -6,11 +6,13 @@ import multiprocessing
 import os
 import pickle
 import signal
+import threading
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tqdm import tqdm
 
 from datas import store
 from datas.images import read_rgb, write_png
@@ -259,6 +261,7 @@ def test_of_two_processes_one_builds_and_both_use_it(files, cache, tmp_path):
 
 def _pack_and_die(files, cache, dying_call: str):
     """Build a pack in a process that is killed at the given call."""
+    tqdm.set_lock(threading.RLock())  # of its own: the inherited one is shared, and would die locked with this process
     owner, name = (os, "replace") if dying_call == "replace" else (store, dying_call)
     setattr(owner, name, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
     pack(files, cache)
