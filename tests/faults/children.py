@@ -33,10 +33,19 @@ RESET = ("SIGTERM", "SIGHUP", "SIGCHLD", "SIGUSR1", "SIGUSR2", "SIGALRM")
 
 
 class Shared:
-    """Counters by name that a child, its own children and the harness see; "fault" counts how often it happened."""
+    """Counters by name that a child, its own children and the harness see; "fault" counts how often it happened.
+
+    Processes and threads count at the same time. A process that is killed while it counts lets go of the lock.
+    """
 
     def __init__(self) -> None:
         self._memory = mmap.mmap(-1, 8 * len(COUNTED))
+        self._lock = os.memfd_create("counters")
+        self._forget_other_threads()
+        os.register_at_fork(after_in_child=self._forget_other_threads)
+
+    def _forget_other_threads(self) -> None:
+        self._among_threads = threading.RLock()
 
     def __getitem__(self, name: str) -> int:
         place = 8 * COUNTED.index(name)
@@ -44,9 +53,14 @@ class Shared:
 
     def add(self, name: str, number: int = 1) -> int:
         """Add to a counter; returns what it is then."""
-        place, total = 8 * COUNTED.index(name), self[name] + number
-        self._memory[place : place + 8] = total.to_bytes(8, "little")
-        return total
+        import fcntl  # which Windows lacks; the module is imported there to say so
+
+        with self._among_threads:
+            fcntl.lockf(self._lock, fcntl.LOCK_EX)
+            place, total = 8 * COUNTED.index(name), self[name] + number
+            self._memory[place : place + 8] = total.to_bytes(8, "little")
+            fcntl.lockf(self._lock, fcntl.LOCK_UN)
+            return total
 
 
 Injection = Callable[[Shared], Callable[[], None] | None]  # run in the child before its script; what it returns, after
