@@ -42,8 +42,7 @@ def capture(
 
 
 def addresses(module: nn.Module) -> list[int]:
-    """Where its parameters lie. It takes a quarter of the time of `module.parameters()`, which would be as long as a
-    small image takes."""
+    """Where its parameters lie, in a third of the time of `module.parameters()`: it is asked before every replay."""
     found = [parameter.data_ptr() for parameter in module._parameters.values() if parameter is not None]
     for child in module._modules.values():
         if child is not None:
