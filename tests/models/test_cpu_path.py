@@ -246,10 +246,25 @@ def test_narrower_vectors_give_the_same(architecture, monkeypatch):
 # Compilation
 
 
+SHORT = """
+#include <stdexcept>
+#include <vector>
+extern "C" {
+size_t ssiu_weights() { return std::vector<int>(3).size(); }
+size_t ssiu_memory() { return 1; }
+size_t ssiu_stream_memory() { return 2; }
+long ssiu_multiply_adds() { throw std::runtime_error("never called"); }
+}
+"""
+
+
 @pytest.fixture
 def fresh(monkeypatch, tmp_path):
-    """An empty cache folder, and nothing remembered from earlier tests."""
+    """An empty cache folder, nothing remembered from earlier tests, and a source that is compiled in a moment."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    short = tmp_path / "short.cpp"
+    short.write_text(SHORT)
+    monkeypatch.setattr(cpu, "SOURCE", short)
     cpu.compiled.cache_clear()
     cpu.unavailable.cache_clear()
     yield tmp_path
@@ -297,7 +312,7 @@ def test_a_damaged_file_in_the_cache_is_compiled_again(what, fresh):
     whole = built.read_bytes()
     built.unlink()  # the loaded file keeps its bytes
     built.write_bytes(DAMAGED[what](whole))
-    assert cpu.load(cpu.NATIVE).ssiu_run
+    assert cpu.load(cpu.NATIVE).ssiu_weights() == 3
     assert len(built.read_bytes()) == len(whole)
 
 
