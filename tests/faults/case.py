@@ -215,10 +215,10 @@ class Case:
         return next((one for one in ended if one.code), ended[0])
 
     def interrupt(self, first: float = 0.35, last: float = 0.95) -> bool:
-        """A piece that is killed or stopped in that part of a run; whether it left a checkpoint."""
+        """A piece that is killed or stopped in that part of a run; whether it left a checkpoint and more to be done."""
         number = self.rng.choice((signal.SIGKILL, signal.SIGTERM))
-        self.piece(at_call(self.call(first, last), kill(number)), (-number, 128 + number), is_fault=False)
-        return compare.newest_checkpoint(self.run) is not None
+        ended = self.piece(at_call(self.call(first, last), kill(number)), (-number, 128 + number), is_fault=False)
+        return ended.code != 0 and compare.newest_checkpoint(self.run) is not None
 
     def copy_hr(self) -> None:
         """HR images of this case, for `datas.prepare`."""

@@ -28,7 +28,7 @@ PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # Linux, prctl(2)
 LAZY = ("torch._dynamo", "einops._torch_specific", "imageio.plugins.pillow", "torch.utils.serialization.config")
 CHANGING = ("open", "fsync", "replace", "rename", "unlink", "remove", "mkdir", "rmdir", "truncate", "write")
 READING = "open to read"
-COUNTED = ("fault", "calls", "due", *CHANGING, READING)
+COUNTED = ("started", "fault", "calls", "due", *CHANGING, READING)
 RESET = ("SIGTERM", "SIGHUP", "SIGCHLD", "SIGUSR1", "SIGUSR2", "SIGALRM")
 
 
@@ -162,7 +162,7 @@ def prepare_to_fork() -> None:
     """Import all that the children need."""
     sys.path[:] = [str(ROOT), *(path for path in sys.path if path not in ("", str(ROOT)))]
     os.environ["OMP_NUM_THREADS"] = "1"
-    for name in ("train", "datas.prepare", *LAZY):
+    for name in ("train", "training.folder", "training.loop", "datas.prepare", *LAZY):
         with contextlib.suppress(ImportError):  # of another release of a library; it is imported by the child then
             importlib.import_module(name)
     from PIL import Image
@@ -201,7 +201,8 @@ def start(
 ) -> Child:
     """Start `train.py ARGUMENTS` or `-m MODULE ARGUMENTS` in `folder`, its output in NAME.out and NAME.err there.
 
-    With `is_new_interpreter` it imports everything for itself, and nothing can be injected.
+    It returns when the child is at its script, so that no signal reaches what comes before. With `is_new_interpreter`
+    the child imports everything for itself, and nothing can be injected.
     """
     files = (folder / f"{name}.out", folder / f"{name}.err")
     shared, words = Shared(), [str(word) for word in script]
@@ -209,8 +210,11 @@ def start(
     sys.stderr.flush()
     pid = os.fork()
     if pid == 0:
-        _become(words, folder, files, environment or {}, is_new_interpreter, lambda: inject and inject(shared))
-    return Child(pid, files, shared)
+        _become(words, folder, files, environment or {}, is_new_interpreter, lambda: inject and inject(shared), shared)
+    child = Child(pid, files, shared)
+    while not shared["started"] and child.poll() is None:
+        time.sleep(0.001)
+    return child
 
 
 def call(function: Callable[[], None]) -> None:
@@ -231,16 +235,17 @@ def call(function: Callable[[], None]) -> None:
         raise RuntimeError("a child of the fault tests failed; see above")
 
 
-def _become(script: list[str], folder: Path, files, environment: dict, is_new: bool, install) -> None:
+def _become(script: list[str], folder: Path, files, environment: dict, is_new: bool, install, shared: Shared) -> None:
     """Be the interpreter of a script. Does not return."""
     code = 70
     try:
         _leave_the_parent(folder, files, environment)
         if is_new:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
+            shared.add("started")
             os.execv(sys.executable, [sys.executable, str(ROOT / script[0]), *script[1:]])
         finish = install()
-        code = _run(script)
+        code = _run(script, shared)
         sys.setprofile(None)
         if finish:
             finish()
@@ -276,9 +281,10 @@ def _leave_the_parent(folder: Path, files: tuple[Path, Path], environment: dict)
     one_thread()
 
 
-def _run(script: list[str]) -> int:
+def _run(script: list[str], shared: Shared) -> int:
     """Run a script as `python` does; its exit code."""
     try:
+        shared.add("started")
         if script[0] == "-m":
             sys.argv = script[1:]
             runpy.run_module(script[1], run_name="__main__", alter_sys=True)

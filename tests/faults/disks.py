@@ -89,9 +89,9 @@ def read_only(case: Case) -> None:
 
 
 def _read_only_until_stopped(case: Case, path: Path) -> None:
-    case.undo = lambda: _unmount(path)
     case.cleanup.append(lambda: _unmount(path))
     case.piece(at_call(case.call(), make_read_only(path)))
+    case.undo = lambda: _unmount(path)
 
 
 @fault("a log cannot be written", "small", "small", "loaders")

@@ -18,7 +18,7 @@ from tests.faults.children import CHANGING, READING, Injection, Shared
 
 Action = Callable[[], object]  # False: not possible yet, try again soon
 AGAIN = 200  # calls between two tries
-MS_RDONLY, MS_REMOUNT, MS_BIND = 1, 32, 4096  # Linux, mount(2)
+MS_RDONLY, MS_REMOUNT, MS_BIND, MNT_DETACH = 1, 32, 4096, 2  # Linux, mount(2), umount2(2)
 
 
 def at_calls(moments: Sequence[tuple[int, Action]]) -> Injection:
@@ -188,21 +188,28 @@ def limit_files(size: int, deadly: bool) -> Action:
 
         if deadly:
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-            signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+            ctypes.CDLL(None).signal(signal.SIGXFSZ, 0)  # SIG_DFL; Python's own is for the main thread alone
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
     return action
 
 
 def make_read_only(path: Path) -> Action:
-    """Mount a folder or file over itself, read-only; not possible before it is there. Needs root."""
+    """Mount a folder or file over itself, read-only; not possible before it is there, nor when another thread has just
+    opened a file through the new mount. Needs root."""
 
     def action() -> bool | None:
         if not path.exists():
             return False
         place = os.fsencode(path)
         mount(place, MS_BIND)
-        mount(place, MS_BIND | MS_REMOUNT | MS_RDONLY)
+        try:
+            mount(place, MS_BIND | MS_REMOUNT | MS_RDONLY)
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            ctypes.CDLL(None).umount2(place, MNT_DETACH)
+            return False
         return None
 
     return action
