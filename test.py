@@ -4,6 +4,7 @@
     python test.py --config ./configs/SSUFSR_light_x2.yml --set pretrain=pretrain_model/model_x2_290.pt --json x2.json
     python test.py --config ./configs/SSUFSR_light_x4.yml --set 'eval_sets=[Set5]' --save-images --self-ensemble
     python test.py --config ./configs/SSUFSR_light_x4.yml --set 'eval_sets=[MyPhotos]' --lr-only
+    python test.py --config ./configs/SSUFSR_light_x4.yml --set 'eval_sets=[B100]' --timings
     torchrun --nproc_per_node=4 test.py --config ... --set 'gpu_ids=[0, 1, 2, 3]'       images shared among four GPUs
 
 Weights are those of the config key `pretrain`; where it is empty, those that come with the project for the scale.
@@ -12,18 +13,13 @@ Weights are those of the config key `pretrain`; where it is empty, those that co
 import interrupts  # noqa: F401, isort: skip
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from config import Config, load_config, parse_overrides
-from datas import open_benchmark_sets
-from evaluation.evaluator import evaluate_set, self_ensemble
-from evaluation.network import open_model, weights_file
-from evaluation.report import as_json, special_conditions, table, write_csv, write_json, write_model_card
-from models import ModelError, inference
-from models.devices import device_name
-from training.launch import is_first_process
-from training.processes import Process, run_together
+from evaluation.spent import Laps
 from utils import InputError, held_folder, make_folder, remove_leftovers
-from yaml_file import read_yaml
+
+if TYPE_CHECKING:  # what imports PyTorch is imported where it is used: --help must not wait for it
+    from config import Config
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -35,6 +31,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--save-images", action="store_true", help="write SR images, one folder per set")
     parser.add_argument("--self-ensemble", action="store_true", help="average over 8 flips and transpositions")
     parser.add_argument("--lr-only", action="store_true", help="sets without HR: super-resolve, score nothing")
+    parser.add_argument("--timings", action="store_true", help="print where the time went")
     parser.add_argument("--model-card", action="store_true", help="write the weights' model card, WEIGHTS.md")
     return parser.parse_args()
 
@@ -47,24 +44,37 @@ def check_json(file: Path | None) -> None:
         make_folder(file.parent)
 
 
-def main() -> None:
-    arguments = parse_arguments()
+def main(arguments: argparse.Namespace, laps: Laps) -> None:
+    from config import load_config
+    from training.launch import is_first_process
+
     config = load_config(arguments.config, arguments.set)
     check_json(arguments.json)
     if not config.eval_sets:
         raise InputError(f"{arguments.config}: config key 'eval_sets' is empty: there is nothing to evaluate")
     out = arguments.out or Path("results") / Path(arguments.config).stem
     if not is_first_process():
-        evaluate(arguments, config, out)
+        evaluate(arguments, config, out, laps)
         return
     with held_folder(out):
         for name in config.eval_sets:
             remove_leftovers(out / name)
-        evaluate(arguments, config, out)
+        evaluate(arguments, config, out, laps)
 
 
-def evaluate(arguments: argparse.Namespace, config: Config, out: Path) -> None:
+def evaluate(arguments: argparse.Namespace, config: "Config", out: Path, laps: Laps) -> None:
     """Open everything, super-resolve and score every set, print and write what was found."""
+    from config import parse_overrides
+    from datas import open_benchmark_sets
+    from evaluation import report
+    from evaluation.evaluator import evaluate_set, self_ensemble
+    from evaluation.network import open_model, weights_file
+    from models import inference
+    from models.devices import device_name
+    from training.processes import Process
+    from yaml_file import read_yaml
+
+    laps.end("starting")
     process = Process.join(config)
     say = print if process.is_first else lambda text: None
     named = "eval_sets" in parse_overrides(arguments.set)
@@ -81,6 +91,7 @@ def evaluate(arguments: argparse.Namespace, config: Config, out: Path) -> None:
     where = device_name(process.device) if process.world == 1 else f"{process.world} x {device_name(process.device)}"
     averaged = ", self-ensemble x8" if arguments.self_ensemble else ""
     say(f"weights: {weights}{origin}; {config.eval_precision} on {where}, backend {backend}{averaged}")
+    laps.end("opening")
 
     results, written = [], [out / "per_image.csv"]
     for images in sets:
@@ -93,20 +104,34 @@ def evaluate(arguments: argparse.Namespace, config: Config, out: Path) -> None:
                 with_bicubic=True, image_folder=folder, share=process,
             )
         )  # fmt: skip
+    laps.end("evaluating")
 
     if process.is_first:
-        printed = table(results, config.scale, special_conditions(config.eval_precision, arguments.self_ensemble))
+        special = report.special_conditions(config.eval_precision, arguments.self_ensemble)
+        printed = report.table(results, config.scale, special)
         print(printed)
-        write_csv(out / "per_image.csv", results)
-        summary = as_json(results, config, weights, where, arguments.self_ensemble)
+        report.write_csv(out / "per_image.csv", results)
+        summary = report.as_json(results, config, weights, where, arguments.self_ensemble)
         if arguments.json:
-            write_json(arguments.json, summary)
+            report.write_json(arguments.json, summary)
             written.append(arguments.json)
         if arguments.model_card:
-            written.append(write_model_card(weights, facts, printed, summary))
+            written.append(report.write_model_card(weights, facts, printed, summary))
         print("\n".join(["", *(f"wrote {file}" for file in written)]))
+        laps.end("reporting")
+        if arguments.timings:
+            print(f"\n{report.time_table(results, laps.seconds, process.world)}")
     process.leave()
 
 
+def start() -> None:
+    """Read the command line first: a wrong one, and --help, are answered before what takes seconds to import."""
+    laps, arguments = Laps(), parse_arguments()
+    from models import ModelError
+    from training.processes import run_together
+
+    run_together(lambda: main(arguments, laps), ModelError)
+
+
 if __name__ == "__main__":
-    run_together(main, ModelError)
+    start()

@@ -26,13 +26,6 @@ import argparse
 from contextlib import nullcontext
 from pathlib import Path
 
-from config import load_config, parse_overrides
-from models import ModelError
-from training.folder import find_saved, held_run, name_folder, resumed_config
-from training.loop import train
-from training.processes import run_together
-from training.setup import dry_run
-
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -50,8 +43,12 @@ def parse_arguments() -> argparse.Namespace:
     return arguments
 
 
-def main() -> int:
-    arguments = parse_arguments()
+def main(arguments: argparse.Namespace) -> int:
+    from config import load_config, parse_overrides
+    from training.folder import find_saved, held_run, name_folder, resumed_config
+    from training.loop import train
+    from training.setup import dry_run
+
     resume, sets_named = arguments.resume is not None, "eval_sets" in parse_overrides(arguments.set)
     config = None if resume else load_config(arguments.config, arguments.set)
     folder = name_folder(config) if config else arguments.resume
@@ -66,5 +63,14 @@ def main() -> int:
         return train(config, folder, saved, sets_named)
 
 
+def start() -> None:
+    """Read the command line first: a wrong one, and --help, are answered before what takes seconds to import."""
+    arguments = parse_arguments()
+    from models import ModelError
+    from training.processes import run_together
+
+    run_together(lambda: main(arguments), ModelError)
+
+
 if __name__ == "__main__":
-    run_together(main, ModelError)
+    start()

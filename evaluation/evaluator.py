@@ -1,10 +1,15 @@
-"""Evaluation: super-resolve a benchmark set and score it under both protocols. train.py and test.py share it."""
+"""Evaluation: super-resolve a benchmark set and score it under both protocols. train.py and test.py share it.
+
+While the network works on an image, one thread reads the next and another scores the one before, on the CPU whatever
+the network runs on: the scores of an SR image are the same on every device, and a GPU goes on meanwhile.
+"""
 
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,24 +19,34 @@ from torch import Tensor
 from tqdm import tqdm
 
 from datas import BenchmarkSet, Pair, upscale, write_png
-from evaluation.metrics import Scores, mean_scores, official_scores, standard_scores
+from evaluation.metrics import Scores, mean_scores, official_of, standard_of
+from evaluation.overlap import overlapped
+from evaluation.threads import keep_freed_memory, one_thread
 from models import ModelError
 from models.memory import is_out_of_memory
 from models.pixels import from_network, to_network
 from utils import InputError
 
 Network = Callable[[Tensor], Tensor]
-PROTOCOLS = {"standard": standard_scores, "official": official_scores}
+PROTOCOLS = {"standard": standard_of, "official": official_of}
+LARGE = 2**22  # pixels of an SR image that is scored before the next one is super-resolved, for the memory of both
 
 
 @dataclass(frozen=True)
 class ImageResult:
-    """One image: scores by protocol (empty without HR), those of bicubic upscaling if asked for, forward time."""
+    """One image: scores by protocol (empty without HR), those of bicubic upscaling if asked for, forward time.
+
+    Attributes:
+        seconds: of the forward pass by the clock, while other threads read and score.
+        beside: seconds of what those did for it, by the clock: 'read', 'bicubic' (upscaling), 'score' and
+            'write', where done.
+    """
 
     name: str
     scores: dict[str, Scores]
     bicubic: dict[str, Scores]
     seconds: float
+    beside: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -116,12 +131,16 @@ def evaluate_set(
             `share`, what one process meets is raised in all of them.
     """
     share = share or Alone()
-    evaluation = _Evaluation(network, name, scale, device, with_bicubic, image_folder)
+    threads = torch.get_num_threads()
+    evaluation = _Evaluation(network, images, name, scale, device, with_bicubic, image_folder, threads)
+    keep_freed_memory()
+    own = range(share.rank, len(images), share.world)
     results: list[ImageResult] = []
     failure: Exception | None = None
     try:
-        for index in _progress(range(share.rank, len(images), share.world), name, share):
-            results.append(evaluation.of_image(images[index]))
+        with _progress(len(own), name, share) as bar:
+            steps = evaluation.read, evaluation.super_resolve, evaluation.finish
+            results = overlapped(own, *steps, is_large=_is_large, done=bar.update)
     except Exception as error:  # of any kind: the other processes wait for this one, and must hear of it
         failure = error
     pieces = share.gather([(results, _message(failure, name, share))])
@@ -130,11 +149,11 @@ def evaluate_set(
     return SetResult(name, [pieces[rank][0][place] for place, rank in order])
 
 
-def _progress(indices: range, name: str, share: Share) -> Iterator[int]:
-    """The indices behind a progress bar, shown by the first process; a log file gets few lines of it, or none."""
+def _progress(count: int, name: str, share: Share) -> tqdm:
+    """A progress bar, shown by the first process; a log file gets few lines of it, or none."""
     quiet = 0.5 if sys.stderr.isatty() else 30  # seconds before the first line and between lines
     hidden = share.rank > 0
-    return iter(tqdm(indices, name, unit="image", leave=False, delay=quiet, mininterval=quiet, disable=hidden))
+    return tqdm(total=count, desc=name, unit="image", leave=False, delay=quiet, mininterval=quiet, disable=hidden)
 
 
 def _message(failure: Exception | None, name: str, share: Share) -> str:
@@ -152,68 +171,107 @@ def _raise_first(messages: list[str], failure: Exception | None) -> None:
         raise InputError(messages[0]) from failure
 
 
+@dataclass
+class _Image:
+    """An image on its way, and the seconds that its steps took."""
+
+    pair: Pair
+    where: str
+    seconds: dict[str, float]
+    sr: Tensor | None = None  # float32 (3, sH, sW) on the CPU
+
+    @contextmanager
+    def timed(self, step: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[step] = time.perf_counter() - start
+
+
+def _is_large(image: _Image) -> bool:
+    return image.sr is not None and image.sr.shape[1] * image.sr.shape[2] > LARGE
+
+
 @dataclass(frozen=True)
 class _Evaluation:
-    """How the images of one set are super-resolved and scored; see `evaluate_set`."""
+    """How the images of one set are read, super-resolved and scored; see `evaluate_set`."""
 
     network: Network
+    images: BenchmarkSet | Sequence[Pair]
     set_name: str
     scale: int
     device: torch.device
     with_bicubic: bool
     image_folder: Path | None
+    threads: int  # in which PyTorch computes, outside of `one_thread`
 
-    def of_image(self, pair: Pair) -> ImageResult:
-        where = f"{self.set_name}/{pair.name}"
+    def read(self, index: int) -> _Image:
+        start = time.perf_counter()
+        pair = self.images[index]
+        return _Image(pair, f"{self.set_name}/{pair.name}", {"read": time.perf_counter() - start})
+
+    def super_resolve(self, image: _Image) -> _Image:
+        """The image with its SR; the time taken is that of the forward pass alone."""
+        with self._named(image):
+            x = to_network(image.pair.lr, self.device)
+            _synchronize(self.device)
+            with image.timed("network"):
+                sr = self.network(x)[0].float()
+                _synchronize(self.device)
+            image.sr = sr.cpu()
+            if not image.sr.isfinite().all():
+                raise InputError(
+                    f"{image.where}: the network's output is not finite; look at the weights, "
+                    "or set eval_precision: float32 if it is fp16"
+                )
+        return image
+
+    @torch.no_grad()  # which holds in one thread
+    def finish(self, image: _Image) -> ImageResult:
+        """Score the SR image, and write it."""
+        sr, scores = image.sr, []
+        assert sr is not None  # `super_resolve` comes first
+        with self._named(image), one_thread(self.threads):
+            if image.pair.hr is not None:
+                images = [sr]
+                if self.with_bicubic:
+                    with image.timed("bicubic"):
+                        images.append(_as_tensor(upscale(image.pair.lr, self.scale)))
+                with image.timed("score"):
+                    scores = _scores(images, _as_tensor(image.pair.hr), self.scale, image.where)
+            if self.image_folder is not None:
+                with image.timed("write"):
+                    write_png(self.image_folder / f"{image.pair.name}_x{self.scale}.png", from_network(sr))
+        seconds = image.seconds.pop("network")
+        of_sr, of_bicubic = (*scores, {}, {})[:2]
+        return ImageResult(image.pair.name, of_sr, of_bicubic, seconds, image.seconds)
+
+    @contextmanager
+    def _named(self, image: _Image) -> Iterator[None]:
+        """What the network or the memory refuses becomes an InputError that names the image."""
         try:
-            return self._of_image(pair, where)
+            yield
         except ModelError as error:
-            raise InputError(f"{where}: {error}") from error
+            raise InputError(f"{image.where}: {error}") from error
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            height, width = (self.scale * side for side in pair.lr.shape[:2])
+            height, width = (self.scale * side for side in image.pair.lr.shape[:2])
             advice = "close other programs, or leave the image out of the set"
-            raise InputError(f"{where}: out of memory for its SR image, {width}x{height}; {advice}") from error
-
-    def _of_image(self, pair: Pair, where: str) -> ImageResult:
-        sr, seconds = self._super_resolve(pair.lr, where)
-        scores: dict[str, Scores] = {}
-        bicubic: dict[str, Scores] = {}
-        if pair.hr is not None:
-            hr = self._to_device(pair.hr)
-            scores = _score(sr, hr, self.scale, where)
-            if self.with_bicubic:
-                bicubic = _score(self._to_device(upscale(pair.lr, self.scale)), hr, self.scale, where)
-        if self.image_folder is not None:
-            write_png(self.image_folder / f"{pair.name}_x{self.scale}.png", from_network(sr))
-        return ImageResult(pair.name, scores, bicubic, seconds)
-
-    def _super_resolve(self, lr: np.ndarray, where: str) -> tuple[Tensor, float]:
-        """(SR as float32 (3, sH, sW), seconds of the forward pass alone)."""
-        x = to_network(lr, self.device)
-        _synchronize(self.device)
-        start = time.perf_counter()
-        sr = self.network(x)[0].float()
-        _synchronize(self.device)
-        seconds = time.perf_counter() - start
-        if not sr.isfinite().all():
-            raise InputError(
-                f"{where}: the network's output is not finite; look at the weights, "
-                "or set eval_precision: float32 if it is fp16"
-            )
-        return sr, seconds
-
-    def _to_device(self, image: np.ndarray) -> Tensor:
-        """uint8 (H, W, 3) -> uint8 (3, H, W)."""
-        return torch.from_numpy(image).to(self.device).permute(2, 0, 1)
+            raise InputError(f"{image.where}: out of memory for its SR image, {width}x{height}; {advice}") from error
 
 
-def _score(sr: Tensor, hr: Tensor, scale: int, where: str) -> dict[str, Scores]:
+def _as_tensor(image: np.ndarray) -> Tensor:
+    """uint8 (H, W, 3) -> uint8 (3, H, W)."""
+    return torch.from_numpy(image).permute(2, 0, 1)
+
+
+def _scores(images: list[Tensor], hr: Tensor, scale: int, where: str) -> list[dict[str, Scores]]:
+    """Of each image its scores by protocol."""
     try:
-        return {protocol: score(sr, hr, scale) for protocol, score in PROTOCOLS.items()}
+        found = {protocol: scores_of(images, hr, scale) for protocol, scores_of in PROTOCOLS.items()}
     except ValueError as error:
         raise InputError(f"{where}: cannot be scored: {error}") from error
+    return [{protocol: scores[place] for protocol, scores in found.items()} for place in range(len(images))]
 
 
 def _synchronize(device: torch.device) -> None:

@@ -5,12 +5,15 @@ and leave out a border of `scale` pixels. Means over images are plain means and 
 """
 
 import math
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from evaluation.similarity import PEAK, ssim, ssim_of_msssim
+from evaluation.similarity import PEAK, ssims, ssims_of_msssim
+from evaluation.similarity import ssim as ssim  # with the other metrics, for who imports it from here
+from evaluation.threads import mean
 from models.pixels import to_uint8
 
 LUMA = (65.481, 128.553, 24.966)  # BT.601, for RGB in [0, 1] and Y in [16, 235]
@@ -35,10 +38,12 @@ def offset_luma(image: Tensor) -> Tensor:
     """The `official` luma: a formula for [0, 255] applied to [0, 1], float32 (3, H, W) -> (H, W) near [4080, 4299].
 
     Y = (65.481 R/255 + 128.553 G/255 + 24.966 B/255 + 16) * 255, all of it in float32 and in this order: SSIM reads the
-    last digits of such numbers.
+    last digits of such numbers. A uint8 image stands for its 255th.
     """
-    red, green, blue = image.float() / 255
-    return (LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue + 16) * 255
+    is_uint8 = image.dtype == torch.uint8
+    unit = (channel.float().div_(PEAK) if is_uint8 else channel.float() for channel in image)
+    red, green, blue = ((channel / PEAK).mul_(weight) for channel, weight in zip(unit, LUMA, strict=True))
+    return red.add_(green).add_(blue).add_(16).mul_(PEAK)
 
 
 def crop_border(image: Tensor, border: int) -> Tensor:
@@ -49,36 +54,62 @@ def crop_border(image: Tensor, border: int) -> Tensor:
 
 def psnr(a: Tensor, b: Tensor) -> float:
     """10 log10(255^2 / mean((a - b)^2)) in dB, the difference in float64; infinite for equal images, NaN for NaN."""
-    error = (a.double() - b.double()).square().mean().item()
+    error = mean((a.double() - b.double()).square_())
     return 10 * math.log10(PEAK**2 / error) if error != 0 else math.inf
 
 
 def standard_scores(sr: Tensor, hr: Tensor, scale: int) -> Scores:
-    """The field's protocol: SR in [0, 1] float (3, H, W) or uint8, HR uint8 (3, H, W); Y in float64.
+    """`standard_of` one image."""
+    return standard_of([sr], hr, scale)[0]
+
+
+def standard_of(images: Sequence[Tensor], hr: Tensor, scale: int) -> list[Scores]:
+    """The field's protocol, for several images of one HR image.
+
+    Args:
+        images: in [0, 1] float (3, H, W) or uint8; Y is of uint8 and in float64.
+        hr: uint8 (3, H, W).
 
     Raises:
         ValueError: different shapes, or too small for SSIM once the border is left out.
     """
-    _same_shape(sr, hr)
-    sr = sr if sr.dtype == torch.uint8 else to_uint8(sr)
-    sr, hr = (crop_border(luma(image), scale) for image in (sr, hr))
-    return Scores(psnr(sr, hr), ssim(sr, hr))
+    _same_shapes(images, hr)
+    images = [image if image.dtype == torch.uint8 else to_uint8(image) for image in images]
+    lumas, reference = _cropped(luma, images, hr, scale)
+    similarities = ssims(lumas, reference)
+    return [Scores(psnr(y, reference), found) for y, found in zip(lumas, similarities, strict=True)]
 
 
 def official_scores(sr: Tensor, hr: Tensor, scale: int) -> Scores:
-    """The paper's protocol: SR float32 (3, H, W), neither clipped nor rounded, and HR; uint8 stands for its 255th.
+    """`official_of` one image."""
+    return official_of([sr], hr, scale)[0]
+
+
+def official_of(images: Sequence[Tensor], hr: Tensor, scale: int) -> list[Scores]:
+    """The paper's protocol, for several images of one HR image.
 
     The offset of 4080 drives SSIM's luminance term to 1 and costs float32 the digits of the variances, so this SSIM
     reads higher than the standard one and depends, as the paper's does, on the order in which the device and the
     library add up a window: by up to 1e-3 on an image.
 
+    Args:
+        images: float32 (3, H, W), neither clipped nor rounded; uint8, as in `hr`, stands for its 255th.
+
     Raises:
         ValueError: different shapes.
     """
-    _same_shape(sr, hr)
-    sr, hr = (image.float() / PEAK if image.dtype == torch.uint8 else image for image in (sr, hr))
-    sr, hr = (crop_border(offset_luma(image), scale) for image in (sr, hr))
-    return Scores(psnr(sr, hr), ssim_of_msssim(sr, hr))
+    _same_shapes(images, hr)
+    lumas, reference = _cropped(offset_luma, images, hr, scale)
+    similarities = ssims_of_msssim(lumas, reference)
+    return [Scores(psnr(y, reference), found) for y, found in zip(lumas, similarities, strict=True)]
+
+
+def _cropped(
+    to_luma: Callable[[Tensor], Tensor], images: Sequence[Tensor], hr: Tensor, border: int
+) -> tuple[list[Tensor], Tensor]:
+    """(Y of the images, Y of HR), the border left out."""
+    *found, reference = (to_luma(crop_border(image, border)) for image in (*images, hr))
+    return found, reference
 
 
 def mean_scores(scores: list[Scores]) -> Scores:
@@ -91,6 +122,7 @@ def rounded_like_the_paper(scores: Scores) -> Scores:
     return Scores(round(scores.psnr + 0.005, 2), round(scores.ssim + 0.00005, 4))
 
 
-def _same_shape(sr: Tensor, hr: Tensor) -> None:
-    if sr.shape != hr.shape:
-        raise ValueError(f"SR of shape {tuple(sr.shape)} cannot be scored against HR of shape {tuple(hr.shape)}")
+def _same_shapes(images: Sequence[Tensor], hr: Tensor) -> None:
+    for image in images:
+        if image.shape != hr.shape:
+            raise ValueError(f"SR of shape {tuple(image.shape)} cannot be scored against HR of shape {tuple(hr.shape)}")

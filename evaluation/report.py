@@ -1,4 +1,4 @@
-"""What an evaluation leaves behind: the printed table, the per-image CSV, the JSON and the model card."""
+"""What an evaluation leaves behind: the printed tables, the per-image CSV, the JSON and the model card."""
 
 import csv
 import dataclasses
@@ -8,7 +8,7 @@ import platform
 import shlex
 import subprocess
 import sys
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from config import Config
@@ -46,6 +46,17 @@ LEGEND = (
     "as the paper prints them; 'paper' and the difference compare with those. bicubic: standard protocol."
 )
 
+BESIDE = {  # what is done while the network works: its name and its thread
+    "read": ("reading images", "reader"),
+    "bicubic": ("bicubic upscaling", "scorer"),
+    "score": ("scores of both, both protocols", "scorer"),
+    "write": ("writing SR images", "scorer"),
+}
+TIME_LEGEND = (
+    "By the clock. The reader and the scorer work while the network does, in threads of their own: where cores are\n"
+    "few, all of them take longer than each would alone."
+)
+
 
 def special_conditions(precision: str, ensemble: bool) -> str:
     """What sets an evaluation apart from the usual one, as 'self-ensemble x8, bf16'; empty for the usual one."""
@@ -60,9 +71,14 @@ def table(results: list[SetResult], scale: int, special: str = "") -> str:
     first = f"set ({special})" if special else "set"
     header = [first, "images", "standard", "official", f"paper x{scale}", "official - paper", "bicubic", "ms / image"]
     rows = [header, ["---"] * len(header), *(_row(result, scale) for result in results)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
+    return f"{_aligned(rows)}\n\n{LEGEND}"
+
+
+def _aligned(rows: list[list[str]]) -> str:
+    """Rows of cells, the header's and the line below it among them, as Markdown whose columns are straight."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = (" | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
-    return "\n".join(f"| {line} |" for line in lines) + f"\n\n{LEGEND}"
+    return "\n".join(f"| {line} |" for line in lines)
 
 
 def _row(result: SetResult, scale: int) -> list[str]:
@@ -79,6 +95,33 @@ def _row(result: SetResult, scale: int) -> list[str]:
             bicubic = result.mean("standard", bicubic=True)
             cells[4] = f"{bicubic.psnr:.3f} / {bicubic.ssim:.4f}"
     return [result.name, str(len(result.images)), *cells, f"{1000 * result.seconds:.0f}"]
+
+
+def time_table(results: list[SetResult], laps: dict[str, float], processes: int) -> str:
+    """Where the time of test.py went, as a Markdown table.
+
+    Args:
+        laps: seconds of the main thread: 'starting', 'opening', 'evaluating' and 'reporting'.
+        processes: that shared the images; of what they did for images, a row is the mean.
+    """
+    images = [image for result in results for image in result.images]
+    network = sum(image.seconds for image in images) / processes
+    beside = {step: sum(image.beside.get(step, 0.0) for image in images) / processes for step in BESIDE}
+    found = [
+        ("starting: imports, config", "main", laps["starting"]),
+        ("opening: sets, weights, self-test", "main", laps["opening"]),
+        ("network", "main", network),
+        ("waiting, and between images", "main", laps["evaluating"] - network),
+        ("reporting", "main", laps["reporting"]),
+        ("all of the main thread", "", sum(laps.values())),
+        *((name, thread, beside[step]) for step, (name, thread) in BESIDE.items()),
+    ]
+    header = ["step", "thread", "seconds", "of the network", "ms / image"]
+    rows = [header, ["---"] * len(header)]
+    for name, thread, seconds in found:
+        each = 1000 * seconds * processes / len(images)
+        rows.append([name, thread, f"{seconds:.2f}", f"{100 * seconds / network:.0f} %", f"{each:.1f}"])
+    return f"{_aligned(rows)}\n\n{TIME_LEGEND}"
 
 
 def as_json(results: list[SetResult], config: Config, weights: Path, device: str, ensemble: bool) -> dict:
@@ -138,8 +181,16 @@ def _scored(result: SetResult) -> bool:
 def versions() -> dict[str, str]:
     """Versions that can change a figure, the project's own commit among them ('unknown' outside a git checkout)."""
     packages = ("torch", "numpy", "pytorch-msssim", "opencv-python-headless")
-    found = {package: version(package) for package in packages}
+    found = {package: _version(package) for package in packages}
     return {"commit": commit(), "python": platform.python_version(), **found}
+
+
+def _version(package: str) -> str:
+    """'unknown' where another build is installed in its place, or its files cannot be read: no reason to stop."""
+    try:
+        return version(package)
+    except (PackageNotFoundError, OSError):
+        return "unknown"
 
 
 def commit() -> str:

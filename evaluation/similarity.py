@@ -3,6 +3,7 @@
 Both go through an image in bands of rows, whose maps stay in the processor's cache and whose memory is bounded.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import cv2
@@ -11,6 +12,8 @@ import pytorch_msssim
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from evaluation.threads import mean, usual_count, usual_threads
 
 PEAK = 255.0
 WINDOW, SIGMA, K1, K2 = 11, 1.5, 0.01, 0.03
@@ -30,19 +33,46 @@ def ssim(a: Tensor, b: Tensor) -> float:
     Raises:
         ValueError: a side shorter than the window.
     """
-    if min(a.shape) < WINDOW:
-        raise ValueError(f"SSIM needs images of at least {WINDOW}x{WINDOW} pixels, not {a.shape[0]}x{a.shape[1]}")
-    if a.device.type != "cpu":
-        return ssim_by_convolution(a, b)
-    rows, total = a.shape[0] - HALO, 0.0
-    for top in range(0, rows, BAND):
-        x, y = (image[top : top + BAND + HALO].double().numpy() for image in (a, b))
-        mean_x, mean_y, mean_xy, squares = map(_windowed_by_opencv, (x, y, x * y, x * x + y * y))
-        products, mean_squares = mean_x * mean_y, mean_x * mean_x + mean_y * mean_y
-        luminance = (2 * products + C1) / (mean_squares + C1)
-        contrast_structure = (2 * (mean_xy - products) + C2) / (squares - mean_squares + C2)
-        total += float((luminance * contrast_structure).sum())
-    return total / (rows * (a.shape[1] - HALO))
+    return ssims([a], b)[0]
+
+
+def ssims(images: Sequence[Tensor], reference: Tensor) -> list[float]:
+    """`ssim` of several images with one, whose own means are computed once."""
+    height, width = reference.shape
+    if min(height, width) < WINDOW:
+        raise ValueError(f"SSIM needs images of at least {WINDOW}x{WINDOW} pixels, not {height}x{width}")
+    if reference.device.type != "cpu":
+        return [ssim_by_convolution(image, reference) for image in images]
+    totals = [0.0] * len(images)
+    for top in range(0, height - HALO, BAND):
+        y, *bands = (image[top : top + BAND + HALO].double().numpy() for image in (reference, *images))
+        mean_y, yy = _windowed_by_opencv(y), y * y
+        for place, x in enumerate(bands):
+            totals[place] += _sum_of_similarity(x, y, yy, mean_y)
+    return [total / ((height - HALO) * (width - HALO)) for total in totals]
+
+
+def _sum_of_similarity(x: np.ndarray, y: np.ndarray, yy: np.ndarray, mean_y: np.ndarray) -> float:
+    """The sum of (2 m_x m_y + C1) (2 s_xy + C2) / ((m_x^2 + m_y^2 + C1) (s_x^2 + s_y^2 + C2)) over the valid region.
+
+    Arrays are overwritten and kept whole: neither new memory nor rows with gaps are as fast.
+    """
+    mean_x, covariance, variances = (_windowed_by_opencv(values) for values in (x, x * y, x * x + yy))
+    products, squares = mean_x * mean_y, mean_x * mean_x
+    squares += mean_y * mean_y
+    covariance -= products
+    variances -= squares
+    products *= 2
+    products += C1
+    covariance *= 2
+    covariance += C2
+    squares += C1
+    variances += C2
+    products *= covariance
+    squares *= variances
+    products /= squares
+    edge = HALO // 2
+    return float(products[edge:-edge, edge:-edge].sum())
 
 
 def ssim_by_convolution(a: Tensor, b: Tensor) -> float:
@@ -63,9 +93,9 @@ def _gaussian() -> np.ndarray:
 
 
 def _windowed_by_opencv(values: np.ndarray) -> np.ndarray:
-    """Weighted means within the window, float64 (H, W) -> (H - 10, W - 10)."""
-    gauss, edge = _gaussian(), WINDOW // 2
-    return cv2.sepFilter2D(values, cv2.CV_64F, gauss, gauss)[edge:-edge, edge:-edge]
+    """Weighted means within the window, float64 (H, W) -> (H, W), of which five rows and columns are border."""
+    gauss = _gaussian()
+    return cv2.sepFilter2D(values, cv2.CV_64F, gauss, gauss)
 
 
 def ssim_of_msssim(a: Tensor, b: Tensor) -> float:
@@ -74,20 +104,23 @@ def ssim_of_msssim(a: Tensor, b: Tensor) -> float:
     On a CPU it is computed in bands and with several maps in one convolution, in a third of the time and less, where
     that was seen to give the same bits: every sum within a window has the same order then. Else pytorch_msssim does it.
     """
-    height, width = a.shape
-    if (
-        a.device.type == "cpu"
-        and (height - HALO) * width > SMALL
-        and _bands_have_its_bits(width, torch.get_num_threads())
-    ):
-        return _by_bands(a, b)
-    return _by_the_library(a, b)
+    return ssims_of_msssim([a], b)[0]
+
+
+def ssims_of_msssim(images: Sequence[Tensor], reference: Tensor) -> list[float]:
+    """`ssim_of_msssim` of several images with one, whose own means are computed once."""
+    height, width = reference.shape
+    may = reference.device.type == "cpu" and (height - HALO) * width > SMALL
+    if may and _bands_have_its_bits(width, usual_count()):
+        return _by_bands(images, reference)
+    return [_by_the_library(image, reference) for image in images]
 
 
 def _by_the_library(a: Tensor, b: Tensor) -> float:
     """`pytorch_msssim.ssim`, on a GPU without TF32, which PyTorch allows unasked."""
     if a.device.type == "cpu":  # no switch is moved, as it would be moved under another thread's network
-        return pytorch_msssim.ssim(a[None, None], b[None, None], data_range=PEAK).item()
+        with usual_threads():
+            return pytorch_msssim.ssim(a[None, None], b[None, None], data_range=PEAK).item()
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         return pytorch_msssim.ssim(a[None, None], b[None, None], data_range=PEAK).item()
 
@@ -100,21 +133,25 @@ def _bands_have_its_bits(width: int, _threads: int) -> bool:
     """
     height = HALO + SMALL // width + BAND // 8
     noise = torch.Generator().manual_seed(0)
-    a = 4080 + 219 * torch.rand(height, width, generator=noise)
-    b = a + torch.randn(height, width, generator=noise)
-    return _by_bands(a, b) == _by_the_library(a, b)
+    reference = 4080 + 219 * torch.rand(height, width, generator=noise)
+    images = [reference + torch.randn(height, width, generator=noise) for _ in range(2)]
+    return _by_bands(images, reference) == [_by_the_library(image, reference) for image in images]
 
 
-def _by_bands(a: Tensor, b: Tensor) -> float:
+def _by_bands(images: Sequence[Tensor], reference: Tensor) -> list[float]:
     """The steps of `pytorch_msssim.ssim`, one by one, in bands of rows."""
-    similarity = a.new_empty(a.shape[0] - HALO, a.shape[1] - HALO)
-    for top in range(0, len(similarity), BAND):
-        x, y = (image[top : top + BAND + HALO] for image in (a, b))
-        mean_x, mean_y, xx, yy, xy = _windowed_by_channels(torch.stack([x, y, x * x, y * y, x * y]))
-        square_x, square_y, product = mean_x.pow(2), mean_y.pow(2), mean_x * mean_y
-        contrast_structure = (2 * (xy - product) + C2) / ((xx - square_x) + (yy - square_y) + C2)
-        similarity[top : top + BAND] = ((2 * product + C1) / (square_x + square_y + C1)) * contrast_structure
-    return similarity.flatten().mean().item()
+    similarity = reference.new_empty(len(images), reference.shape[0] - HALO, reference.shape[1] - HALO)
+    for top in range(0, similarity.shape[1], BAND):
+        y, *bands = (image[top : top + BAND + HALO] for image in (reference, *images))
+        maps = _windowed_by_channels(torch.stack([y, y * y, *(part for x in bands for part in (x, x * x, x * y))]))
+        mean_y, variance_y = maps[0], maps[1] - maps[0].pow(2)
+        for place in range(len(images)):
+            mean_x, xx, xy = maps[2 + 3 * place : 5 + 3 * place]
+            square_x, square_y, product = mean_x.pow(2), mean_y.pow(2), mean_x * mean_y
+            contrast_structure = (2 * (xy - product) + C2) / ((xx - square_x) + variance_y + C2)
+            found = ((2 * product + C1) / (square_x + square_y + C1)) * contrast_structure
+            similarity[place, top : top + BAND] = found
+    return [mean(one) for one in similarity]
 
 
 def _gaussian_of_msssim() -> Tensor:

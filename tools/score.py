@@ -37,7 +37,7 @@ def score_file(sr_file: Path, hr_file: Path, scale: int) -> dict[str, Scores]:
         raise InputError(f"{sr_file}: {width}x{height} pixels do not fit {hr_file} of {size} at x{scale}")
     sr_tensor, hr_tensor = (torch.from_numpy(image.copy()).permute(2, 0, 1) for image in (sr, hr[:height, :width]))
     try:
-        return {protocol: score(sr_tensor, hr_tensor, scale) for protocol, score in PROTOCOLS.items()}
+        return {protocol: score([sr_tensor], hr_tensor, scale)[0] for protocol, score in PROTOCOLS.items()}
     except ValueError as error:
         raise InputError(f"{sr_file}: cannot be scored: {error}") from error
 

@@ -6,12 +6,14 @@ import math
 import shutil
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier, local
 
 import imageio.v3 as imageio
 import numpy as np
 import pytest
+import pytorch_msssim
 import torch
 import yaml
 from helpers import ROOT, TINY, run_script
@@ -29,6 +31,7 @@ from models.weights import file_hash
 from utils import InputError
 
 CPU = torch.device("cpu")
+SIZES = [(20, 30), (120, 160), (161, 80)]
 
 
 def bicubic_network(x):
@@ -47,6 +50,37 @@ def test_a_known_network_gets_the_scores_of_its_images(tiny_data):
     assert [image.scores["standard"].psnr for image in result.images] == pytest.approx(expected)
     assert result.mean("standard").psnr == pytest.approx(np.mean(expected))
     assert result.mean("standard") == result.mean("standard", bicubic=True)
+
+
+def papers_scores(sr, hr, scale):
+    """`official`, written down as the published code does it: float32 (1, 3, H, W) in [0, 1] each."""
+
+    def y(image):
+        image = image / 255.0
+        red, green, blue = image[:, 0:1], image[:, 1:2], image[:, 2:3]
+        return (65.481 * red + 128.553 * green + 24.966 * blue + 16.0) * 255
+
+    sr, hr = (y(image)[:, :, scale:-scale, scale:-scale] for image in (sr, hr))
+    error = ((sr.double() - hr.double()) / 255).pow(2).mean().item()
+    return -10 * math.log10(error), pytorch_msssim.ssim(sr, hr).item()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_an_evaluation_gives_the_papers_scores_to_the_last_bit(threads):
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)  # float32 means are summed in as many parts
+    noise = torch.Generator().manual_seed(4)
+    images = [torch.randint(0, 256, (height, width, 3), dtype=torch.uint8, generator=noise) for height, width in SIZES]
+    pairs = [Pair(str(n), image.numpy(), upscale(image.numpy(), 2)) for n, image in enumerate(images)]
+    outputs = [to_network(pair.hr, CPU) + 0.05 * torch.rand(1, generator=noise) for pair in pairs]
+    found = evaluate_set(
+        lambda x: outputs[[*map(torch.Tensor.numel, outputs)].index(4 * x.numel())], pairs, "Set", 2, CPU
+    )
+    expected = [papers_scores(sr, to_network(pair.hr, CPU), 2) for sr, pair in zip(outputs, pairs, strict=True)]
+    torch.set_num_threads(before)
+    for result, (psnr, ssim) in zip(found.images, expected, strict=True):
+        assert result.scores["official"].ssim == ssim
+        assert result.scores["official"].psnr == pytest.approx(psnr, abs=1e-12)
 
 
 def test_an_image_that_the_memory_cannot_hold_is_named(tiny_data):
@@ -85,6 +119,33 @@ def test_images_without_hr_are_super_resolved_and_not_scored(tiny_data, tmp_path
     written = imageio.imread(tmp_path / "out" / "0000_x2.png")
     assert np.array_equal(written, upscale(images[0].lr, 2))
     assert "| Mine | 2 " in report.table([result], 2)
+
+
+def test_every_step_of_an_image_is_timed(tiny_data, tmp_path):
+    def slow(x):
+        time.sleep(0.05)
+        return bicubic_network(x)
+
+    images = BenchmarkSet(tiny_data, "Sample", 2)
+    plain = evaluate_set(slow, images, "Sample", 2, CPU)
+    assert all(image.seconds >= 0.05 for image in plain.images)
+    assert [set(image.beside) for image in plain.images] == [{"read", "score"}] * 2
+    full = evaluate_set(slow, images, "Sample", 2, CPU, with_bicubic=True, image_folder=tmp_path)
+    assert [set(image.beside) for image in full.images] == [{"read", "score", "bicubic", "write"}] * 2
+    assert all(0 < seconds < 5 for image in full.images for seconds in image.beside.values())
+
+
+def test_what_goes_wrong_first_in_the_order_of_the_images_is_raised():
+    good, other = numbered_pairs(2)
+    small = Pair("tiny", other.lr[:7, :7], other.hr[:14, :14])
+
+    def fails_at_the_last(x):
+        if torch.equal(x, to_network(other.lr, CPU)):
+            raise InputError("the network of the last image")
+        return bicubic_network(x)
+
+    with pytest.raises(InputError, match="Set/tiny: cannot be scored"):
+        evaluate_set(fails_at_the_last, [good, small, other], "Set", 2, CPU)
 
 
 def test_an_image_too_small_to_be_scored_is_named(tiny_data):

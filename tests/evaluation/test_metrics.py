@@ -19,10 +19,9 @@ from evaluation.metrics import (
     offset_luma,
     psnr,
     rounded_like_the_paper,
-    ssim,
     standard_scores,
 )
-from evaluation.similarity import ssim_by_convolution, ssim_of_msssim
+from evaluation.similarity import ssim, ssim_by_convolution, ssim_of_msssim
 from models.pixels import to_uint8
 from tools import score
 from utils import InputError

@@ -6,12 +6,14 @@ import os
 import re
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError
 
 import pytest
 import torch
 from helpers import ROOT, run_script
 
 from config import load_config
+from evaluation import report
 from models import create_model
 
 
@@ -107,6 +109,46 @@ def test_two_processes_give_the_numbers_of_one_and_speak_once(evaluate, tiny_con
     assert [done.stdout.count(line) for line in ("weights: ", "| Sample ", "per_image.csv")] == [1, 1, 1]
     assert alone.count("weights: ") == 1
     assert len(list((tmp_path / "two" / "Sample").glob("*.png"))) == 2
+
+
+@pytest.mark.parametrize("script", ["test.py", "train.py"])
+@pytest.mark.parametrize(("options", "code"), [(["--help"], 0), (["--no-such-option"], 2)])
+def test_the_command_line_is_answered_before_anything_heavy_is_imported(script, options, code):
+    """What takes seconds to import, and numpy, would keep --help waiting."""
+    program = f"""
+import runpy, sys
+sys.argv = {[script, *options]!r}
+try:
+    runpy.run_path({str(ROOT / script)!r}, run_name="__main__")
+except SystemExit as leaving:
+    print(leaving.code or 0, sorted({{"torch", "cv2", "skimage", "numpy", "PIL"}} & sys.modules.keys()))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, cwd=ROOT)
+    assert done.stdout.splitlines()[-1] == f"{code} []"
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), PackageNotFoundError("opencv-python-headless")])
+def test_a_version_that_cannot_be_read_stops_nothing(error, monkeypatch):
+    """opencv-python, for one, takes the place of opencv-python-headless on many machines."""
+
+    def fails(package):
+        if package == "opencv-python-headless":
+            raise error
+        return "1.0"
+
+    monkeypatch.setattr(report, "version", fails)
+    found = report.versions()
+    assert (found["torch"], found["opencv-python-headless"]) == ("1.0", "unknown")
+
+
+def test_the_table_of_times_adds_up(evaluate):
+    printed = evaluate("--timings", "--save-images").partition("| step ")[2]
+    cells = [line.strip("| ").split("|") for line in printed.splitlines()[2:] if line.startswith("|")]
+    seconds = {name.strip(): float(value) for name, _, value, *_ in cells}
+    main = [float(value) for _, thread, value, *_ in cells if thread.strip() == "main"]
+    assert sum(main) == pytest.approx(seconds["all of the main thread"], abs=0.03)  # each is rounded
+    assert {"network", "reading images", "bicubic upscaling", "writing SR images"} <= seconds.keys()
+    assert "| step " not in evaluate()
 
 
 def test_a_tight_memory_changes_no_score(evaluate, tmp_path):
