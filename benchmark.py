@@ -12,8 +12,8 @@ Paths take turns, so that a busy machine slows all of them; the first rounds are
 the 95th percentile of the rounds, the ratio of medians to the reference, the peak of memory in a path's first call
 above what was held before (on a CPU the growth of resident memory, which misses what earlier paths left free), and two
 shares of what this device was measured to reach in the same run: of its copy bandwidth, for the traffic of
-`floor_maps`, and of its matrix rate (on a CPU in float32 that of its cores' registers), for the multiply-adds that
-profile_model.py counts.
+`floor_maps`, and of its matrix rate (on a CPU that of its cores' registers, where the compiled path has the
+precision), for the multiply-adds that profile_model.py counts.
 """
 
 import interrupts  # noqa: F401, isort: skip
@@ -125,7 +125,7 @@ def candidates(model: nn.Module, device: torch.device, training: bool) -> list[t
     if device.type == "cuda":
         wanted += [("plain", "bf16")] + [("triton", precision) for precision in ITEM_BYTES]
     else:
-        wanted += [("plain", "bf16")] + ([] if training else [("cpu", "float32")])
+        wanted += [("plain", "bf16")] + ([] if training else [("cpu", "float32"), ("cpu", "bf16")])
     possible, choose = [], training_network if training else inference
     for backend, precision in wanted:
         try:

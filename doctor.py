@@ -123,7 +123,7 @@ def paths(architectures: list[Architecture], device: torch.device, precisions: t
     for architecture in architectures:
         reason = obstacle(backend, architecture.build().to(device))
         for training in (False, True) if backend == "triton" else (False,):
-            for precision in precisions if backend == "triton" else ("float32",):
+            for precision in precisions if backend == "triton" else filter(cpu.computes, precisions):
                 what = f"{backend} {'training' if training else 'inference'} x{architecture.scale} {precision}"
                 if reason:
                     found.append(Finding("note", what, f"the plain path runs: {_one_line(reason)}"))

@@ -100,8 +100,8 @@ def resident(field: str) -> int:
 def ceilings(device: torch.device) -> dict[str, float]:
     """What this device reaches now: GB/s of a copy (read + written), TFLOP/s of large products by precision.
 
-    On a CPU with a compiler, float32 is what its cores do in registers: PyTorch's products reach less than half of that
-    on some processors.
+    On a CPU with a compiler, what the compiled path computes in is what its cores do in registers: PyTorch's products
+    reach less than half of that on some processors.
     """
     size = 2**30 if device.type == "cuda" else 2**28
     source = torch.ones(size, dtype=torch.uint8, device=device)
@@ -113,8 +113,9 @@ def ceilings(device: torch.device) -> dict[str, float]:
         a, b = torch.randn(2, side, side, device=device).to(kind)
         rates[precision] = 2 * side**3 / _best(partial(torch.matmul, a, b), device) / 1e9
     if device.type == "cpu" and cpu.unavailable() is None:
-        done = cpu.multiply_adds(ROUNDS)
-        rates["float32"] = 2 * done / _best(partial(cpu.multiply_adds, ROUNDS), device) / 1e9
+        for precision in filter(cpu.computes, types):
+            done = cpu.multiply_adds(ROUNDS, precision)
+            rates[precision] = 2 * done / _best(partial(cpu.multiply_adds, ROUNDS, precision), device) / 1e9
     return rates
 
 

@@ -158,8 +158,8 @@ def _triton_version() -> str:
     return f"triton {triton.__version__}"
 
 
-def _cpu(model: SSIU, _precision: str, _training: bool) -> Network:
-    return cpu.CpuInference(model)
+def _cpu(model: SSIU, precision: str, _training: bool) -> Network:
+    return cpu.CpuInference(model, precision)
 
 
 def _cpu_compiler() -> str:
@@ -224,7 +224,7 @@ def _not_meant(backend: str, work: _Request) -> str | None:
         return "it is for CPUs"
     if work.training:
         return "it has no backward pass"
-    return "it computes in float32" if work.precision != "float32" else None
+    return None if cpu.computes(work.precision) else f"it does not compute in {work.precision} on this processor"
 
 
 def obstacle(backend: str, model: nn.Module) -> str | None:

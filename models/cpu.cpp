@@ -1,4 +1,4 @@
-// SSIU's forward pass on a CPU, float32. models/cpu.py compiles this file, packs the weights and calls `ssiu_run`, or
+// SSIU's forward pass on a CPU, in float32 or with products in bf16. models/cpu.py compiles this file, packs the weights and calls `ssiu_run`, or
 // `ssiu_stream` for an image that is never whole.
 //
 // Run operation by operation, the network is bound by memory: each of them reads and writes maps that no cache holds.
@@ -198,8 +198,34 @@ struct Matrix {
     int depth, columns;   // columns a multiple of LANES
 };
 
+// What a product multiplies: a number of float32 at a time.
+struct Singles {
+    static Vector everywhere(float x) { return all(x); }
+    static Vector add_product(Vector sum, Vector x, Vector w) { return sum + x * w; }
+};
+
+// Or two of bf16, which lie where one of float32 would: sum + x[0] w[0] + x[1] w[1], in float32.
+#if defined(__AVX512BF16__)
+constexpr bool HAS_PAIRS = true;
+
+struct Pairs {
+    static Vector everywhere(float x) { return (Vector)_mm512_set1_ps(x); }  // no arithmetic, as it is no number
+    static Vector add_product(Vector sum, Vector x, Vector w) {
+        return (Vector)_mm512_dpbf16_ps((__m512)sum, (__m512bh)x, (__m512bh)w);
+    }
+};
+
+// `count` numbers, a multiple of LANES, rounded to half as many pairs.
+inline void to_pairs(const float* from, long count, float* to) {
+    for (long i = 0; i < count; i += LANES)
+        _mm256_storeu_si256((__m256i*)(to + i / 2), (__m256i)_mm512_cvtneps_pbh((__m512)load(from + i)));
+}
+#else
+constexpr bool HAS_PAIRS = false;
+#endif
+
 // One tile of `product`, in registers from its first number to its last.
-template <int M, int N>
+template <class Factors, int M, int N>
 inline void tile(const float* a, long row, long step, const Matrix& matrix, int column, float* out, long out_row,
                  const float* add, const float* add_too) {
     Vector sum[M][N];
@@ -223,9 +249,9 @@ inline void tile(const float* a, long row, long step, const Matrix& matrix, int 
         for (int n = 0; n < N; n++) w[n] = load(weight + n * LANES);
 #pragma GCC unroll 8
         for (int m = 0; m < M; m++) {
-            const Vector x = all(a[m * row]);
+            const Vector x = Factors::everywhere(a[m * row]);
 #pragma GCC unroll 8
-            for (int n = 0; n < N; n++) sum[m][n] += x * w[n];
+            for (int n = 0; n < N; n++) sum[m][n] = Factors::add_product(sum[m][n], x, w[n]);
         }
     }
 #pragma GCC unroll 8
@@ -234,7 +260,7 @@ inline void tile(const float* a, long row, long step, const Matrix& matrix, int 
         for (int n = 0; n < N; n++) store(out + m * out_row + column + n * LANES, sum[m][n]);
 }
 
-template <int N>
+template <class Factors, int N>
 void columns_of_product(const float* a, long row, long step, const Matrix& matrix, int column, int rows, float* out,
                         long out_row, const float* add, const float* add_too) {
     const auto move = [&](int count) {
@@ -242,23 +268,25 @@ void columns_of_product(const float* a, long row, long step, const Matrix& matri
         if (add) add += count * out_row;
         if (add_too) add_too += count * out_row;
     };
-    for (; rows >= ROWS; move(ROWS)) tile<ROWS, N>(a, row, step, matrix, column, out, out_row, add, add_too);
-    if (rows >= 4) tile<4, N>(a, row, step, matrix, column, out, out_row, add, add_too), move(4);
-    if (rows >= 2) tile<2, N>(a, row, step, matrix, column, out, out_row, add, add_too), move(2);
-    if (rows >= 1) tile<1, N>(a, row, step, matrix, column, out, out_row, add, add_too);
+    for (; rows >= ROWS; move(ROWS))
+        tile<Factors, ROWS, N>(a, row, step, matrix, column, out, out_row, add, add_too);
+    if (rows >= 4) tile<Factors, 4, N>(a, row, step, matrix, column, out, out_row, add, add_too), move(4);
+    if (rows >= 2) tile<Factors, 2, N>(a, row, step, matrix, column, out, out_row, add, add_too), move(2);
+    if (rows >= 1) tile<Factors, 1, N>(a, row, step, matrix, column, out, out_row, add, add_too);
 }
 
 // out[m, n] = bias[n] + sum over k of a[m * row + k * step] weight[k, n], plus add[m, n] and add_too[m, n] where these
-// are given; they lie in memory as `out` does, and may be it.
+// are given; they lie in memory as `out` does, and may be it. Of pairs, k counts pairs.
+template <class Factors = Singles>
 void product(const float* a, long row, long step, const Matrix& matrix, int rows, float* out, long out_row,
              const float* add = nullptr, const float* add_too = nullptr) {
     int column = 0;
     for (; column + COLUMNS * LANES <= matrix.columns; column += COLUMNS * LANES)
-        columns_of_product<COLUMNS>(a, row, step, matrix, column, rows, out, out_row, add, add_too);
+        columns_of_product<Factors, COLUMNS>(a, row, step, matrix, column, rows, out, out_row, add, add_too);
     for (; column + 2 * LANES <= matrix.columns; column += 2 * LANES)
-        columns_of_product<2>(a, row, step, matrix, column, rows, out, out_row, add, add_too);
+        columns_of_product<Factors, 2>(a, row, step, matrix, column, rows, out, out_row, add, add_too);
     for (; column < matrix.columns; column += LANES)
-        columns_of_product<1>(a, row, step, matrix, column, rows, out, out_row, add, add_too);
+        columns_of_product<Factors, 1>(a, row, step, matrix, column, rows, out, out_row, add, add_too);
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -272,6 +300,7 @@ struct Sizes {
     int32_t out_height, out_width;
     int32_t threads;
     int32_t left, whole_width;  // the input is a strip: its first column, and the padded width of the image it is of
+    int32_t bf16;  // the factors of 1x1 convolutions are; needs HAS_PAIRS
 };
 
 // Hands out one piece of memory after another; with no memory, it only counts.
@@ -287,6 +316,10 @@ struct Arena {
         const float* weight = take(size_t(depth) * columns);
         return {weight, take(columns), depth, columns};
     }
+    // Of a 1x1 convolution.
+    Matrix pointwise(const Sizes& sizes, int columns) {
+        return matrix(sizes.bf16 ? sizes.channels / 2 : sizes.channels, columns);
+    }
 };
 
 struct Depthwise {  // 3x3, reflect padding
@@ -297,12 +330,12 @@ struct Depthwise {  // 3x3, reflect padding
 struct Gate {  // an MSGM: W_o( GELU(W_1 x) * W_c( DW3x3( W_a x ) ) )
     Matrix w_1, w_a, w_c, w_o;
     Depthwise depthwise;
-    Gate(Arena& arena, int channels)
-        : w_1(arena.matrix(channels, channels)),
-          w_a(arena.matrix(channels, channels)),
-          w_c(arena.matrix(channels, channels)),
-          w_o(arena.matrix(channels, channels)),
-          depthwise(arena, channels) {}
+    Gate(Arena& arena, const Sizes& sizes)
+        : w_1(arena.pointwise(sizes, sizes.channels)),
+          w_a(arena.pointwise(sizes, sizes.channels)),
+          w_c(arena.pointwise(sizes, sizes.channels)),
+          w_o(arena.pointwise(sizes, sizes.channels)),
+          depthwise(arena, sizes.channels) {}
 };
 
 constexpr int BLOCK = 8, WINDOW = 10, QUERIES = BLOCK * BLOCK, KEYS = WINDOW * WINDOW;
@@ -312,11 +345,11 @@ struct Attention {  // an ESAM
     Matrix queries, keys_values;
     const float* relative;  // (KEYS, C): what is added to the keys of a window
     Depthwise depthwise;
-    Attention(Arena& arena, int channels)
-        : queries(arena.matrix(channels, channels)),
-          keys_values(arena.matrix(channels, 2 * channels)),
-          relative(arena.take(KEYS * channels)),
-          depthwise(arena, channels) {}
+    Attention(Arena& arena, const Sizes& sizes)
+        : queries(arena.pointwise(sizes, sizes.channels)),
+          keys_values(arena.pointwise(sizes, 2 * sizes.channels)),
+          relative(arena.take(KEYS * sizes.channels)),
+          depthwise(arena, sizes.channels) {}
 };
 
 struct Stage {  // an SS-ReM
@@ -326,11 +359,11 @@ struct Stage {  // an SS-ReM
     Stage(Arena& arena, const Sizes& sizes)
         : norm_weight(arena.take(sizes.channels)),
           norm_bias(arena.take(sizes.channels)),
-          s1(arena, sizes.channels),
-          s2(arena, sizes.channels),
-          s4(arena, sizes.channels),
-          ffn(arena, sizes.channels) {
-        if (sizes.has_esam) s3.emplace_back(arena, sizes.channels);
+          s1(arena, sizes),
+          s2(arena, sizes),
+          s4(arena, sizes),
+          ffn(arena, sizes) {
+        if (sizes.has_esam) s3.emplace_back(arena, sizes);
     }
 };
 
@@ -347,12 +380,12 @@ struct Weights {
     Weights(Arena& arena, const Sizes& sizes) : head(arena.matrix(27, sizes.channels)) {
         const int channels = sizes.channels;
         for (int t = 0; t < sizes.stages; t++) stages.emplace_back(arena, sizes);
-        for (int i = 0; i < (sizes.has_moe ? 4 : 0); i++) experts.push_back(arena.matrix(channels, channels));
+        for (int i = 0; i < (sizes.has_moe ? 4 : 0); i++) experts.push_back(arena.pointwise(sizes, channels));
         for (int factor : sizes.scale == 4 ? std::vector<int>{2, 2} : std::vector<int>{sizes.scale}) {
             levels.emplace_back();
-            for (int i = 0; i < factor * factor; i++) levels.back().push_back(arena.matrix(channels, channels));
+            for (int i = 0; i < factor * factor; i++) levels.back().push_back(arena.pointwise(sizes, channels));
         }
-        taps = arena.matrix(channels, TAPS);
+        taps = arena.pointwise(sizes, TAPS);
         taps_bias = arena.take(3);
     }
 };
@@ -525,7 +558,7 @@ public:
           half_height(sizes.height / 2), half_width(sizes.width / 2),
           a(arena, 1, row_size()), half_row(arena, 1, row_size() / 2),
           gate(arena.take(SEGMENT * channels)), context(arena.take(SEGMENT * channels)),
-          third(arena.take(SEGMENT * channels)),
+          third(arena.take(SEGMENT * channels)), pairs(arena.take(SEGMENT * channels / 2)),
           keys(arena.take(KEYS * channels)), values(arena.take(KEYS * channels)),
           queries(arena.take(QUERIES * channels)), scores(arena.take(KEYS * QUERIES)),
           tap_sums(arena.take((long(size.width) * size.scale + 2) * OF_SUMS)),
@@ -536,6 +569,21 @@ public:
     template <class Work>
     void in_segments(int pixels, Work work) const {
         for (int start = 0; start < pixels; start += SEGMENT) work(start, std::min(SEGMENT, pixels - start));
+    }
+
+    // A 1x1 convolution of `count` pixels; `add` and `add_too` as in `product`.
+    void pointwise(const float* x, const Matrix& matrix, int count, float* out, long out_row,
+                   const float* add = nullptr, const float* add_too = nullptr) const {
+#if defined(__AVX512BF16__)
+        if (size.bf16)
+            return in_segments(count, [&](int start, int some) {
+                const long at = start * out_row;
+                to_pairs(x + long(start) * channels, long(some) * channels, pairs);
+                product<Pairs>(pairs, matrix.depth, 1, matrix, some, out + at, out_row, add ? add + at : nullptr,
+                               add_too ? add_too + at : nullptr);
+            });
+#endif
+        product(x, matrix.depth, 1, matrix, count, out, out_row, add, add_too);
     }
 
     // y = Conv3x3(3 -> C)(x), a row of it.
@@ -637,7 +685,7 @@ public:
 
     // The first half for a row: u = W_a x.
     void take(const Gate& msgm, const float* x, float* u) const {
-        product(x, channels, 1, msgm.w_a, size.width, u, channels);
+        pointwise(x, msgm.w_a, size.width, u, channels);
     }
 
     // The second half for a row: out = MSGM(x) + add + add_too.
@@ -646,12 +694,12 @@ public:
         const float *above = u.row(reflect(row - 1, size.height)), *below = u.row(reflect(row + 1, size.height));
         in_segments(size.width, [&](int start, int count) {
             const long offset = long(start) * channels;
-            product(x.row(row) + offset, channels, 1, msgm.w_1, count, gate, channels);
+            pointwise(x.row(row) + offset, msgm.w_1, count, gate, channels);
             depthwise(msgm.depthwise, above, u.row(row), below, size.width, start, count, third);
-            product(third, channels, 1, msgm.w_c, count, context, channels);
+            pointwise(third, msgm.w_c, count, context, channels);
             gelu(gate, long(count) * channels, context);
-            product(gate, channels, 1, msgm.w_o, count, out + offset, channels, add ? add + offset : nullptr,
-                    add_too ? add_too + offset : nullptr);
+            pointwise(gate, msgm.w_o, count, out + offset, channels, add ? add + offset : nullptr,
+                      add_too ? add_too + offset : nullptr);
         });
     }
 
@@ -693,10 +741,9 @@ public:
                     store(gate + m * channels + c, larger(larger(load(top + left), load(top + right)),
                                                           larger(load(bottom + left), load(bottom + right))));
                 }
-            product(gate, channels, 1, esam.queries, count,
-                    to.queries.row(row) + long(start) * channels, channels);
-            product(gate, channels, 1, esam.keys_values, count,
-                    to.keys_values.row(row + 1) + (start + 1) * 2L * channels, 2 * channels);
+            pointwise(gate, esam.queries, count, to.queries.row(row) + long(start) * channels, channels);
+            pointwise(gate, esam.keys_values, count, to.keys_values.row(row + 1) + (start + 1) * 2L * channels,
+                      2 * channels);
         });
     }
 
@@ -816,7 +863,7 @@ public:
         const float* expert[3];
         for (int i = 0; i < 3; i++) expert[i] = maps.experts[i].row(row) + offset;
         float* const score[3] = {gate, context, third};
-        for (int i = 0; i < 3; i++) product(expert[i], channels, 1, weights.experts[i], count, score[i], channels);
+        for (int i = 0; i < 3; i++) pointwise(expert[i], weights.experts[i], count, score[i], channels);
         for (int i = 0; i < count * channels; i += LANES) {
             const Vector a = load(score[0] + i), b = load(score[1] + i), c = load(score[2] + i);
             const Vector peak = larger(larger(a, b), c);
@@ -824,7 +871,7 @@ public:
             const Vector sum = to_a * load(expert[0] + i) + to_b * load(expert[1] + i) + to_c * load(expert[2] + i);
             store(gate + i, sum / (to_a + to_b + to_c));
         }
-        product(gate, channels, 1, weights.experts[3], count, f, channels, gate, y);
+        pointwise(gate, weights.experts[3], count, f, channels, gate, y);
     }
 
     // The rows from .. to of the s x s sub-pixels of a row, as taps. A 1x1 convolution and GELU commute with the pixel
@@ -845,7 +892,7 @@ public:
         const int s = size.scale;
         if (level == weights.levels.size()) {
             float* lines = tap_lines.row(row * s + i) + (long(start) * s + j) * TAPS;
-            product(f, channels, 1, weights.taps, count, lines, long(s) * TAPS);
+            pointwise(f, weights.taps, count, lines, long(s) * TAPS);
             return;
         }
         const auto& matrices = weights.levels[level];
@@ -855,7 +902,7 @@ public:
             const int sub_row = i * factor + p;
             if ((sub_row + 1) * within <= from || sub_row * within >= to) continue;
             for (int q = 0; q < factor; q++) {
-                product(f, channels, 1, matrices[p * factor + q], count, g, channels);
+                pointwise(f, matrices[p * factor + q], count, g, channels);
                 gelu(g, long(count) * channels);
                 subpixels(g, level + 1, finer, sub_row, j * factor + q, row, start, count, from, to, tap_lines);
             }
@@ -902,6 +949,7 @@ public:
     const int channels, half_height, half_width;
     Map a, half_row;
     float *gate, *context, *third;  // a segment each
+    float* pairs;                   // likewise, in bf16
     float *keys, *values, *queries, *scores;
     float *tap_sums, *skip;
 };
@@ -1209,9 +1257,27 @@ private:
     int32_t failure = 0;
 };
 
+// See `ssiu_multiply_adds`.
+template <class Factors>
+int64_t multiply_adds(int64_t rounds, float* out) {
+    constexpr int AT_ONCE = 12;  // enough to keep two units of four steps each busy, and few enough for 16 registers
+    const Vector factor = all(out[0]), more = all(out[1]);
+    Vector sums[AT_ONCE];
+    for (int i = 0; i < AT_ONCE; i++) sums[i] = all(float(i));
+    for (int64_t round = 0; round < rounds; round++)
+#pragma GCC unroll 12
+        for (int i = 0; i < AT_ONCE; i++) sums[i] = Factors::add_product(more, sums[i], factor);
+    for (int i = 1; i < AT_ONCE; i++) sums[0] += sums[i];
+    out[0] = total(sums[0])[0];
+    return rounds * AT_ONCE * LANES;
+}
+
 }  // namespace
 
 extern "C" {
+
+// Whether `Sizes.bf16` may be set.
+int32_t ssiu_has_bf16() { return HAS_PAIRS; }
 
 // Floats that the packed weights have.
 size_t ssiu_weights(const Sizes* sizes) {
@@ -1275,19 +1341,13 @@ int32_t ssiu_stream(const Sizes* sizes, float* packed, float* memory, ReadRows r
     return Stream(arena, *sizes, weights, read, write).run();
 }
 
-// What a core can do: multiply-adds of numbers that never leave the registers. Returns how many were done; `out` takes
-// a number that depends on all of them, so that none can be left out.
-int64_t ssiu_multiply_adds(int64_t rounds, float* out) {
-    constexpr int AT_ONCE = 12;  // enough to keep two units of four steps each busy, and few enough for 16 registers
-    const Vector factor = all(out[0]), more = all(out[1]);
-    Vector sums[AT_ONCE];
-    for (int i = 0; i < AT_ONCE; i++) sums[i] = all(float(i));
-    for (int64_t round = 0; round < rounds; round++)
-#pragma GCC unroll 12
-        for (int i = 0; i < AT_ONCE; i++) sums[i] = sums[i] * factor + more;
-    for (int i = 1; i < AT_ONCE; i++) sums[0] += sums[i];
-    out[0] = total(sums[0])[0];
-    return rounds * AT_ONCE * LANES;
+// What a core can do: multiply-adds of numbers that never leave the registers, in bf16 if HAS_PAIRS. Returns how many
+// were done; `out` takes a number that depends on all of them, so that none can be left out.
+int64_t ssiu_multiply_adds(int64_t rounds, float* out, int32_t bf16) {
+#if defined(__AVX512BF16__)
+    if (bf16) return 2 * multiply_adds<Pairs>(rounds, out);
+#endif
+    return bf16 ? 0 : multiply_adds<Singles>(rounds, out);
 }
 
 // GELU and e^x of n numbers in place, n a multiple of 16: for tests.

@@ -1,8 +1,11 @@
-"""SSIU on a CPU: inference in float32 through compiled code (models/cpu.cpp), the plain path's numbers within 1e-5.
+"""SSIU on a CPU: inference through compiled code (models/cpu.cpp), in float32 the plain path's numbers within 1e-5.
 
     fast = CpuInference(model)  # an SSIU
     sr = fast(x)  # (B, 3, H, W) -> (B, 3, sH, sW), no gradients
     fast.stream(height, width, read, write)  # the same for one image whose rows are read and written in order
+
+In 'bf16' the factors of 1x1 convolutions, and of the last convolution, are rounded to bf16, on processors that multiply
+it (AVX512-BF16). The first convolution, depthwise ones, attention, LayerNorm, GELU and all sums stay float32.
 
 The code is compiled once, for the processor at hand, by the C++17 compiler that is there: CXX, else c++, g++ or
 clang++. That takes seconds; the result is kept in the user's cache folder (models/cache.py).
@@ -85,16 +88,17 @@ def load(architecture: str) -> ctypes.CDLL:
     return code
 
 
-def multiply_adds(rounds: int) -> int:
-    """Do as many float32 multiply-adds as the cores can, in as many threads as PyTorch uses; returns their number.
+def multiply_adds(rounds: int, precision: str) -> int:
+    """Do as many multiply-adds as the cores can, in as many threads as PyTorch uses; returns their number.
 
-    Raises: what `compiled` raises.
+    Raises: what `compiled` raises; ValueError: a precision that the CPU path does not compute in.
     """
+    _check_precision(precision)
     code = compiled()
 
     def work(_thread: int) -> int:
         numbers = (ctypes.c_float * 2)(0.5, 1.0)
-        return code.ssiu_multiply_adds(ctypes.c_int64(rounds), numbers)
+        return code.ssiu_multiply_adds(ctypes.c_int64(rounds), numbers, precision == "bf16")
 
     threads = torch.get_num_threads()
     with ThreadPoolExecutor(threads) as pool:
@@ -146,13 +150,25 @@ class Sizes(ctypes.Structure):
 
     _names = (
         "channels true_channels stages heads has_esam has_moe scale height width out_height out_width threads "
-        "left whole_width"
+        "left whole_width bf16"
     )
     _fields_ = [(name, ctypes.c_int32) for name in _names.split()]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # The path
+
+
+def computes(precision: str) -> bool:
+    """Whether this path is one for this precision: for float32 it is, for bf16 on processors that multiply it."""
+    if precision == "bf16":
+        return unavailable() is None and bool(compiled().ssiu_has_bf16())
+    return precision == "float32"
+
+
+def _check_precision(precision: str) -> None:
+    if not computes(precision):
+        raise ValueError(f"the CPU path does not compute in {precision} on this processor")
 
 
 def unsupported(model: nn.Module) -> str | None:
@@ -166,7 +182,9 @@ def unsupported(model: nn.Module) -> str | None:
 
 
 class CpuInference:
-    """SSIU's forward pass without gradients, on the CPU in float32: (B, 3, H, W) -> (B, 3, sH, sW).
+    """SSIU's forward pass without gradients, on the CPU: float32 (B, 3, H, W) -> (B, 3, sH, sW).
+
+    `precision` is that of products, 'float32' or 'bf16'.
 
     The weights are packed at the first call, and anew when a parameter has changed since (an optimiser step,
     load_state_dict: whatever moves a tensor or its version). The memory that the largest input so far took is kept, as
@@ -175,12 +193,13 @@ class CpuInference:
     several threads wait for one another; streams run beside them, each in memory of its own.
 
     Raises:
-        ValueError: a model or an input that this path cannot run (see `unsupported`).
+        ValueError: a model, a precision or an input that this path cannot run (see `unsupported`, `computes`).
         RuntimeError, OSError: no compiled code (see `compiled`), no memory or no threads.
     """
 
-    def __init__(self, model: SSIU):
-        self.model, self.code = model, compiled()
+    def __init__(self, model: SSIU, precision: str = "float32"):
+        _check_precision(precision)
+        self.model, self.bf16, self.code = model, precision == "bf16", compiled()
         self.lock = threading.Lock()
         self.version: list[tuple[int, int]] | None = None
         self.weights = self.memory = torch.empty(0)
@@ -312,6 +331,7 @@ class CpuInference:
             threads=threads,
             left=strip.left if strip else 0,
             whole_width=padded_side(strip.whole if strip else width),
+            bf16=self.bf16,
         )
 
     def update(self, sizes: Sizes) -> None:
@@ -319,7 +339,7 @@ class CpuInference:
         version = [(parameter.data_ptr(), parameter._version) for parameter in self.model.parameters()]
         if version != self.version:
             self.check()
-            self.version, self.weights = version, pack(self.model)
+            self.version, self.weights = version, pack(self.model, self.bf16)
             expected = self.code.ssiu_weights(ctypes.byref(sizes))
             if len(self.weights) != expected:
                 raise RuntimeError(f"{len(self.weights)} packed weights where models/cpu.cpp takes {expected}")

@@ -1,4 +1,7 @@
-"""The weights of SSIU as models/cpu.cpp takes them: one after another, channels padded with zeros."""
+"""The weights of SSIU as models/cpu.cpp takes them: one after another, channels padded with zeros.
+
+In bf16 the weights of 1x1 convolutions are rounded; two that meet neighbouring channels lie in one float32's place.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -14,8 +17,9 @@ TAPS = 32  # likewise the 27 taps of the last convolution
 class Packing:
     """Flat tensors, each of a multiple of 16 floats, of weights whose channels are padded with zeros."""
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int, bf16: bool):
         self.width = -(-channels // LANES) * LANES
+        self.bf16 = bf16
         self.pieces: list[Tensor] = []
 
     def add(self, piece: Tensor) -> None:
@@ -26,12 +30,19 @@ class Packing:
         """(..., C)."""
         self.add(F.pad(piece, (0, self.width - piece.shape[-1])))
 
+    def factors(self, weight: Tensor) -> None:
+        """(C_in, columns) of a 1x1 convolution."""
+        if self.bf16:
+            pairs = weight.detach().unflatten(0, (-1, 2)).transpose(1, 2)  # (C_in / 2, columns, 2)
+            weight = pairs.bfloat16().contiguous().view(torch.float32)
+        self.add(weight)
+
     def matrix(self, weight: Tensor, bias: Tensor | None = None) -> None:
         """A product, `weight` (C_out, C_in) or several of them side by side, (n, C_out, C_in); with its bias."""
         weight = weight if weight.dim() == 3 else weight[None]
         n, c_out, c_in = weight.shape
         padded = F.pad(weight, (0, self.width - c_in, 0, self.width - c_out))
-        self.add(padded.permute(2, 0, 1))
+        self.factors(padded.permute(2, 0, 1).flatten(1))
         self.per_channel(bias if bias is not None else weight.new_zeros(n, c_out))
 
     def conv(self, conv: nn.Conv2d) -> None:
@@ -79,13 +90,13 @@ class Packing:
                 for j in sides:
                     self.matrix(weight[:, i, j], bias[:, i, j])
         taps = tail[-1].weight.permute(1, 2, 3, 0).flatten(1)  # (C, 27), ordered (row, column, RGB)
-        self.add(F.pad(taps, (0, TAPS - taps.shape[1], 0, self.width - len(taps))))
+        self.factors(F.pad(taps, (0, TAPS - taps.shape[1], 0, self.width - len(taps))))
         self.add(torch.zeros(TAPS))
         self.add(tail[-1].bias)
 
 
-def pack(model: SSIU) -> Tensor:
-    packing = Packing(model.head.out_channels)
+def pack(model: SSIU, bf16: bool = False) -> Tensor:
+    packing = Packing(model.head.out_channels, bf16)
     packing.per_channel(model.head.weight.flatten(1).t())
     packing.per_channel(model.head.bias)
     for stage in model.body:

@@ -61,7 +61,7 @@ def test_the_environment_variable_decides_where_nothing_else_names_a_backend(mon
     [
         ("triton", "float32", False, "it needs a CUDA device"),
         ("cpu", "float32", True, "it has no backward pass"),
-        ("cpu", "bf16", False, "it computes in float32"),
+        ("cpu", "fp16", False, "it does not compute in fp16 on this processor"),
         ("auto", "tf32", False, "'tf32' is arithmetic of CUDA devices"),
         ("auto", "int8", False, "precision: 'int8' is not one of float32"),
         ("cuda", "float32", False, "backend: 'cuda' is not one of auto"),

@@ -214,15 +214,26 @@ def test_gelu_is_the_erf_form():
     assert (difference / x.abs().clamp(min=1)).max() < 1.5e-7
 
 
-def test_multiply_adds_are_done_and_counted():
-    """Of s <- s / 2 + 1, which ends at 2 wherever it begins: 12 vectors of them."""
+def count_multiply_adds(bf16):
+    """(how many, the sum of all numbers) of 100 rounds of s <- s / 2 + 1, which ends at 2 wherever it begins."""
     numbers = (ctypes.c_float * 2)(0.5, 1.0)
-    assert cpu.compiled().ssiu_multiply_adds(ctypes.c_int64(100), numbers) % (12 * 100) == 0
-    assert numbers[0] % (12 * 2) == 0
-    assert numbers[0] > 0
+    return cpu.compiled().ssiu_multiply_adds(ctypes.c_int64(100), numbers, bf16), numbers[0]
+
+
+def test_multiply_adds_are_done_and_counted():
+    one, end = count_multiply_adds(False)
+    assert one % (12 * 100) == 0
+    assert end == one / 100 * 2
     torch.set_num_threads(2)  # put back by the fixture of this file
-    one = cpu.compiled().ssiu_multiply_adds(ctypes.c_int64(100), numbers)
-    assert cpu.multiply_adds(100) == 2 * one
+    assert cpu.multiply_adds(100, "float32") == 2 * one
+
+
+@pytest.mark.skipif(not cpu.computes("bf16"), reason="no AVX512-BF16 here")
+def test_multiply_adds_of_pairs_count_twice():
+    """A float32 number is a pair of which one is its first 16 bits; the other is multiplied by zero."""
+    one, two = count_multiply_adds(False), count_multiply_adds(True)
+    assert two[0] == 2 * one[0]
+    assert two[1] == pytest.approx(one[1], rel=2**-8)
 
 
 def test_exponential_is_within_two_roundings():
