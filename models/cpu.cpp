@@ -1,5 +1,5 @@
-// SSIU's forward pass on a CPU, in float32 or with products in bf16. models/cpu.py compiles this file, packs the weights and calls `ssiu_run`, or
-// `ssiu_stream` for an image that is never whole.
+// SSIU's forward pass on a CPU, in float32 or with products in bf16. models/cpu.py compiles this file, packs the weights
+// and calls `ssiu_run`, or `ssiu_stream` for an image that is never whole.
 //
 // Run operation by operation, the network is bound by memory: each of them reads and writes maps that no cache holds.
 // Here rows flow: a row of pixels goes through ESAM's sum, MSGM_3, MSGM_4, the next stage's LayerNorm, MSGM_1 and
@@ -180,15 +180,6 @@ struct Gelu {
 
 const Gelu GELU;
 
-// x <- GELU(x) factor, or GELU(x); `count` numbers, a multiple of LANES.
-void gelu(float* x, long count, const float* factor = nullptr) {
-    const Gelu gelu = GELU;
-    if (factor)
-        for (long i = 0; i < count; i += LANES) store(x + i, gelu(load(x + i)) * load(factor + i));
-    else
-        for (long i = 0; i < count; i += LANES) store(x + i, gelu(load(x + i)));
-}
-
 // ---------------------------------------------------------------------------------------------------------------------
 // Products
 
@@ -198,13 +189,15 @@ struct Matrix {
     int depth, columns;   // columns a multiple of LANES
 };
 
-// What a product multiplies: a number of float32 at a time.
+// The factors of a product: numbers of float32.
 struct Singles {
     static Vector everywhere(float x) { return all(x); }
     static Vector add_product(Vector sum, Vector x, Vector w) { return sum + x * w; }
+    static void put(float* factors, long i, Vector x) { store(factors + i, x); }
 };
 
-// Or two of bf16, which lie where one of float32 would: sum + x[0] w[0] + x[1] w[1], in float32.
+// Or pairs of bf16 numbers, which lie where one of float32 would: sum + x[0] w[0] + x[1] w[1], in float32. `put` rounds
+// the i-th number and those after it; as these take half the place, numbers may be exchanged for them in order.
 #if defined(__AVX512BF16__)
 constexpr bool HAS_PAIRS = true;
 
@@ -213,16 +206,32 @@ struct Pairs {
     static Vector add_product(Vector sum, Vector x, Vector w) {
         return (Vector)_mm512_dpbf16_ps((__m512)sum, (__m512bh)x, (__m512bh)w);
     }
+    static void put(float* factors, long i, Vector x) {
+        _mm256_storeu_si256((__m256i*)(factors + i / 2), (__m256i)_mm512_cvtneps_pbh((__m512)x));
+    }
 };
-
-// `count` numbers, a multiple of LANES, rounded to half as many pairs.
-inline void to_pairs(const float* from, long count, float* to) {
-    for (long i = 0; i < count; i += LANES)
-        _mm256_storeu_si256((__m256i*)(to + i / 2), (__m256i)_mm512_cvtneps_pbh((__m512)load(from + i)));
-}
 #else
 constexpr bool HAS_PAIRS = false;
+using Pairs = Singles;
 #endif
+
+// x <- GELU(x), or GELU(x) factor, as factors of a product; `count` numbers, a multiple of LANES.
+template <class Factors>
+void gelu(float* x, long count, const float* factor = nullptr) {
+    const Gelu gelu = GELU;
+    if (factor)
+        for (long i = 0; i < count; i += LANES) Factors::put(x, i, gelu(load(x + i)) * load(factor + i));
+    else
+        for (long i = 0; i < count; i += LANES) Factors::put(x, i, gelu(load(x + i)));
+}
+
+// The place one row further. The compiler must not see that they are evenly spaced: it would keep every vector's address.
+template <class T>
+inline T* next_row(T* place, long row) {
+    place += row;
+    asm("" : "+r"(place));
+    return place;
+}
 
 // One tile of `product`, in registers from its first number to its last.
 template <class Factors, int M, int N>
@@ -237,10 +246,11 @@ inline void tile(const float* a, long row, long step, const Matrix& matrix, int 
     }
     for (const float* more : {add, add_too}) {
         if (!more) continue;
+        const float* from = more + column;
 #pragma GCC unroll 8
-        for (int m = 0; m < M; m++)
+        for (int m = 0; m < M; m++, from = next_row(from, out_row))
 #pragma GCC unroll 8
-            for (int n = 0; n < N; n++) sum[m][n] += load(more + m * out_row + column + n * LANES);
+            for (int n = 0; n < N; n++) sum[m][n] += load(from + n * LANES);
     }
     const float* weight = matrix.weight + column;
     for (int k = 0; k < matrix.depth; k++, weight += matrix.columns, a += step) {
@@ -254,10 +264,11 @@ inline void tile(const float* a, long row, long step, const Matrix& matrix, int 
             for (int n = 0; n < N; n++) sum[m][n] = Factors::add_product(sum[m][n], x, w[n]);
         }
     }
+    out += column;
 #pragma GCC unroll 8
-    for (int m = 0; m < M; m++)
+    for (int m = 0; m < M; m++, out = next_row(out, out_row))
 #pragma GCC unroll 8
-        for (int n = 0; n < N; n++) store(out + m * out_row + column + n * LANES, sum[m][n]);
+        for (int n = 0; n < N; n++) store(out + n * LANES, sum[m][n]);
 }
 
 template <class Factors, int N>
@@ -507,7 +518,8 @@ struct Maps {
 
 // Rows that wait for their neighbours below: x and W_a x of each MSGM, ESAM's output, lines of taps.
 struct Rings {
-    Map x_1, u_1, u_2, x_3, u_3, x_4, u_4;
+    Map x_1, u_1, u_2, u_3, x_4, u_4;
+    Map f_1, f_3, f_4;  // x as factors of products; in float32 x itself
     Map upsampled;
     int at_half_row[2] = {-1, -1};  // what `upsampled` holds
     Map tap_lines;
@@ -518,8 +530,10 @@ private:
     // Of stages that are begun, of stages that are finished, and of the tail.
     Rings(Arena& arena, const Sizes& s, long row_size, int begins, int finishes, int ends)
         : x_1(arena, 2 * begins, row_size), u_1(arena, 3 * begins, row_size), u_2(arena, 3 * begins, row_size),
-          x_3(arena, 2 * finishes, row_size), u_3(arena, 3 * finishes, row_size),
-          x_4(arena, 2 * finishes, row_size), u_4(arena, 3 * finishes, row_size),
+          u_3(arena, 3 * finishes, row_size), x_4(arena, 2 * finishes, row_size), u_4(arena, 3 * finishes, row_size),
+          f_1(s.bf16 ? Map(arena, 2 * begins, row_size / 2) : x_1),
+          f_3(arena, 2 * finishes, s.bf16 ? row_size / 2 : row_size),
+          f_4(s.bf16 ? Map(arena, 2 * finishes, row_size / 2) : x_4),
           upsampled(arena, finishes && s.has_esam ? 2 : 0, row_size),
           tap_lines(arena, ends * (s.scale + 2), long(s.width) * s.scale * TAPS + 2 * LANES) {}
 };
@@ -571,19 +585,38 @@ public:
         for (int start = 0; start < pixels; start += SEGMENT) work(start, std::min(SEGMENT, pixels - start));
     }
 
-    // A 1x1 convolution of `count` pixels; `add` and `add_too` as in `product`.
-    void pointwise(const float* x, const Matrix& matrix, int count, float* out, long out_row,
-                   const float* add = nullptr, const float* add_too = nullptr) const {
-#if defined(__AVX512BF16__)
+    // work(kind of factors) that this network's products take.
+    template <class Work>
+    void with_factors(Work work) const {
         if (size.bf16)
-            return in_segments(count, [&](int start, int some) {
-                const long at = start * out_row;
-                to_pairs(x + long(start) * channels, long(some) * channels, pairs);
-                product<Pairs>(pairs, matrix.depth, 1, matrix, some, out + at, out_row, add ? add + at : nullptr,
-                               add_too ? add_too + at : nullptr);
-            });
-#endif
-        product(x, matrix.depth, 1, matrix, count, out, out_row, add, add_too);
+            work(Pairs());
+        else
+            work(Singles());
+    }
+
+    // A 1x1 convolution of `count` pixels, from their factors; `add` and `add_too` as in `product`.
+    void pointwise(const float* factors, const Matrix& matrix, int count, float* out, long out_row,
+                   const float* add = nullptr, const float* add_too = nullptr) const {
+        with_factors([&](auto kind) {
+            product<decltype(kind)>(factors, matrix.depth, 1, matrix, count, out, out_row, add, add_too);
+        });
+    }
+
+    // x <- GELU(x), or GELU(x) factor, of `count` pixels, as factors.
+    void activate(float* x, int count, const float* factor = nullptr) const {
+        with_factors([&](auto kind) { gelu<decltype(kind)>(x, long(count) * channels, factor); });
+    }
+
+    // The factors of `count` pixels into `to`, which may be x and in float32 must be.
+    void put_factors(const float* x, int count, float* to) const {
+        if (size.bf16)
+            for (long i = 0; i < long(count) * channels; i += LANES) Pairs::put(to, i, load(x + i));
+    }
+
+    // The factors of `count` pixels of a map.
+    const float* factors_of(const float* x, int count) const {
+        put_factors(x, count, pairs);
+        return size.bf16 ? pairs : x;
     }
 
     // y = Conv3x3(3 -> C)(x), a row of it.
@@ -626,15 +659,16 @@ public:
         const bool ends = t == size.stages;
         const bool expert = size.has_moe ? t % (size.stages / 3) == 0 : ends;  // else a is gone with its row
         const Map* kept = expert ? &maps.experts[3 * t / size.stages - 1] : nullptr;
-        difference(t - 1, v, b, row, rings.x_3.row(row), rings);
-        take(before.s4, rings.x_3.row(row), rings.u_3.row(row));
+        difference(t - 1, v, b, row, rings.f_3.row(row), rings);
+        take(before.s4, rings.f_3.row(row), rings.u_3.row(row));
         finished(row, band.first_3, [&](int row) {
-            give(before.s4, row, rings.x_3, rings.u_3, rings.x_4.row(row), b.row(row));
-            take(before.ffn, rings.x_4.row(row), rings.u_4.row(row));
+            give(before.s4, row, rings.f_3, rings.u_3, rings.x_4.row(row), b.row(row));
+            put_factors(rings.x_4.row(row), size.width, rings.f_4.row(row));
+            take(before.ffn, rings.f_4.row(row), rings.u_4.row(row));
             finished(row, band.first_4, [&](int row) {
                 const bool inside = row >= band.lo && row < band.hi;
                 float* out = kept && inside ? kept->row(row) : a.row(0);
-                give(before.ffn, row, rings.x_4, rings.u_4, out, rings.x_4.row(row));
+                give(before.ffn, row, rings.f_4, rings.u_4, out, rings.x_4.row(row));
                 if (!ends && row >= band.first && row < band.last) begin_stage(t, row, band.first, out, rings);
                 if (inside) emit(row);
             });
@@ -645,13 +679,14 @@ public:
     void begin_stage(int t, int row, int first, const float* a, const Rings& rings) const {
         const Stage& stage = weights.stages[t];
         const Map &v = maps.stages[t].v, &b = maps.stages[t].b;
-        const Map &x_1 = rings.x_1, &u_1 = rings.u_1, &u_2 = rings.u_2;
+        const Map &x_1 = rings.x_1, &f_1 = rings.f_1, &u_1 = rings.u_1, &u_2 = rings.u_2;
         normalise(stage, a, x_1.row(row));
-        take(stage.s1, x_1.row(row), u_1.row(row));
-        take(stage.s2, x_1.row(row), u_2.row(row));
+        put_factors(x_1.row(row), size.width, f_1.row(row));
+        take(stage.s1, f_1.row(row), u_1.row(row));
+        take(stage.s2, f_1.row(row), u_2.row(row));
         finished(row, first, [&](int row) {
-            give(stage.s1, row, x_1, u_1, v.row(row), x_1.row(row), maps.y.row(row));
-            give(stage.s2, row, x_1, u_2, b.row(row));
+            give(stage.s1, row, f_1, u_1, v.row(row), x_1.row(row), maps.y.row(row));
+            give(stage.s2, row, f_1, u_2, b.row(row));
             if (size.has_esam && row % 2) pool(t, row / 2);
         });
     }
@@ -683,27 +718,30 @@ public:
 
     // ---- MSGM
 
-    // The first half for a row: u = W_a x.
+    // The first half for a row: u = W_a x, x given as factors.
     void take(const Gate& msgm, const float* x, float* u) const {
         pointwise(x, msgm.w_a, size.width, u, channels);
     }
 
-    // The second half for a row: out = MSGM(x) + add + add_too.
+    // The second half for a row: out = MSGM(x) + add + add_too, x given as factors.
     void give(const Gate& msgm, int row, const Map& x, const Map& u, float* out, const float* add = nullptr,
               const float* add_too = nullptr) const {
         const float *above = u.row(reflect(row - 1, size.height)), *below = u.row(reflect(row + 1, size.height));
         in_segments(size.width, [&](int start, int count) {
             const long offset = long(start) * channels;
-            pointwise(x.row(row) + offset, msgm.w_1, count, gate, channels);
-            depthwise(msgm.depthwise, above, u.row(row), below, size.width, start, count, third);
+            pointwise(x.row(row) + long(start) * msgm.w_1.depth, msgm.w_1, count, gate, channels);
+            with_factors([&](auto kind) {
+                depthwise<decltype(kind)>(msgm.depthwise, above, u.row(row), below, size.width, start, count, third);
+            });
             pointwise(third, msgm.w_c, count, context, channels);
-            gelu(gate, long(count) * channels, context);
+            activate(gate, count, context);
             pointwise(gate, msgm.w_o, count, out + offset, channels, add ? add + offset : nullptr,
                       add_too ? add_too + offset : nullptr);
         });
     }
 
-    // `count` pixels from `start` of a row that is `width` wide.
+    // `count` pixels from `start` of a row that is `width` wide, as factors.
+    template <class Factors>
     void depthwise(const Depthwise& conv, const float* above, const float* centre, const float* below, int width,
                    int start, int count, float* out) const {
         for (int c = 0; c < channels; c += LANES) {
@@ -719,7 +757,7 @@ public:
                 const auto with = [&](Vector sum, int i) {
                     return sum + top * taps[3 * i] + middle * taps[3 * i + 1] + bottom * taps[3 * i + 2];
                 };
-                if (m > 0) store(out + (m - 1) * channels + c, with(left, 2));
+                if (m > 0) Factors::put(out, (m - 1L) * channels + c, with(left, 2));
                 left = with(own, 1), own = with(bias, 0);
             }
         }
@@ -741,6 +779,7 @@ public:
                     store(gate + m * channels + c, larger(larger(load(top + left), load(top + right)),
                                                           larger(load(bottom + left), load(bottom + right))));
                 }
+            put_factors(gate, count, gate);
             pointwise(gate, esam.queries, count, to.queries.row(row) + long(start) * channels, channels);
             pointwise(gate, esam.keys_values, count, to.keys_values.row(row + 1) + (start + 1) * 2L * channels,
                       2 * channels);
@@ -813,20 +852,20 @@ public:
         return map.row(top + query / BLOCK) + long(left + query % BLOCK) * channels;
     }
 
-    // A row of d = v - b after v <- ESAM(v) + v: MSGM_3's input.
+    // A row of d = v - b after v <- ESAM(v) + v: MSGM_3's input, as factors.
     void difference(int t, const Map& v, const Map& b, int row, float* out, Rings& rings) const {
         const float *from_v = v.row(row), *from_b = b.row(row);
-        if (!size.has_esam) {
-            for (long i = 0; i < row_size(); i += LANES) store(out + i, load(from_v + i) - load(from_b + i));
-            return;
-        }
-        const auto [above, below, weight] = maps.upsample_rows(row);
-        const float* first = upsampled_row(t, above, rings);
-        const float* second = upsampled_row(t, below, rings);
-        for (long i = 0; i < row_size(); i += LANES) {
-            const Vector esam = load(first + i) * (1 - weight) + load(second + i) * weight;
-            store(out + i, esam + load(from_v + i) - load(from_b + i));
-        }
+        const auto subtract = [&](auto esam) {
+            with_factors([&](auto kind) {
+                for (long i = 0; i < row_size(); i += LANES)
+                    kind.put(out, i, esam(i) + load(from_v + i) - load(from_b + i));
+            });
+        };
+        if (!size.has_esam) return subtract([](long) { return Vector{}; });
+        const auto at = maps.upsample_rows(row);
+        const float* first = upsampled_row(t, at.first, rings);
+        const float* second = upsampled_row(t, at.second, rings);
+        subtract([&](long i) { return load(first + i) * (1 - at.weight) + load(second + i) * at.weight; });
     }
 
     // A row of the halved map after LocalProp, upsampled across. Consecutive rows ask for the same two.
@@ -837,7 +876,7 @@ public:
         const Attention& esam = weights.stages[t].s3[0];
         const Map& o = maps.stages[t].attended;
         float* line = half_row.row(0);
-        depthwise(esam.depthwise, o.row(reflect(row - 1, half_height)), o.row(row),
+        depthwise<Singles>(esam.depthwise, o.row(reflect(row - 1, half_height)), o.row(row),
                   o.row(reflect(row + 1, half_height)), half_width, 0, half_width, line);
         for (int x = 0; x < size.width; x++) {
             const float *first = line + long(maps.upsample_columns.first[x]) * channels,
@@ -863,7 +902,7 @@ public:
         const float* expert[3];
         for (int i = 0; i < 3; i++) expert[i] = maps.experts[i].row(row) + offset;
         float* const score[3] = {gate, context, third};
-        for (int i = 0; i < 3; i++) pointwise(expert[i], weights.experts[i], count, score[i], channels);
+        for (int i = 0; i < 3; i++) pointwise(factors_of(expert[i], count), weights.experts[i], count, score[i], channels);
         for (int i = 0; i < count * channels; i += LANES) {
             const Vector a = load(score[0] + i), b = load(score[1] + i), c = load(score[2] + i);
             const Vector peak = larger(larger(a, b), c);
@@ -871,7 +910,7 @@ public:
             const Vector sum = to_a * load(expert[0] + i) + to_b * load(expert[1] + i) + to_c * load(expert[2] + i);
             store(gate + i, sum / (to_a + to_b + to_c));
         }
-        pointwise(gate, weights.experts[3], count, f, channels, gate, y);
+        pointwise(factors_of(gate, count), weights.experts[3], count, f, channels, gate, y);
     }
 
     // The rows from .. to of the s x s sub-pixels of a row, as taps. A 1x1 convolution and GELU commute with the pixel
@@ -882,11 +921,13 @@ public:
             static_assert(SEGMENT <= KEYS);
             float* f = keys;
             select(row, start, count, f);
+            put_factors(f, count, f);
             subpixels(f, 0, 1, 0, 0, row, start, count, from, to, tap_lines);
         });
     }
 
-    // Sub-pixels (i, j) of a grid of `grid` x `grid` and those within it, as taps; rows from .. to of the s x s alone.
+    // Sub-pixels (i, j) of a grid of `grid` x `grid` and those within it, as taps, from the factors f; rows from .. to of
+    // the s x s alone.
     void subpixels(const float* f, size_t level, int grid, int i, int j, int row, int start, int count, int from,
                    int to, const Map& tap_lines) const {
         const int s = size.scale;
@@ -903,7 +944,7 @@ public:
             if ((sub_row + 1) * within <= from || sub_row * within >= to) continue;
             for (int q = 0; q < factor; q++) {
                 pointwise(f, matrices[p * factor + q], count, g, channels);
-                gelu(g, long(count) * channels);
+                activate(g, count);
                 subpixels(g, level + 1, finer, sub_row, j * factor + q, row, start, count, from, to, tap_lines);
             }
         }
@@ -949,7 +990,7 @@ public:
     const int channels, half_height, half_width;
     Map a, half_row;
     float *gate, *context, *third;  // a segment each
-    float* pairs;                   // likewise, in bf16
+    float* pairs;                   // likewise, of bf16
     float *keys, *values, *queries, *scores;
     float *tap_sums, *skip;
 };
@@ -1352,7 +1393,7 @@ int64_t ssiu_multiply_adds(int64_t rounds, float* out, int32_t bf16) {
 
 // GELU and e^x of n numbers in place, n a multiple of 16: for tests.
 void ssiu_gelu(float* x, int32_t n) {
-    gelu(x, n);
+    gelu<Singles>(x, n);
 }
 
 void ssiu_exponential(float* x, int32_t n) {
