@@ -14,6 +14,9 @@ above what was held before (on a CPU the growth of resident memory, which misses
 shares of what this device was measured to reach in the same run: of its copy bandwidth, for the traffic of
 `floor_maps`, and of its matrix rate (on a CPU that of its cores' registers, where the compiled path has the
 precision), for the multiply-adds that profile_model.py counts.
+
+On a CPU the reference and PyTorch's other paths spend much of their time on fresh memory, page by page: --keep-memory
+leaves that out, where the C library is glibc; the peaks then say less.
 """
 
 import interrupts  # noqa: F401, isort: skip
@@ -39,6 +42,7 @@ from models import BACKENDS, ModelError, create_model, inference, matmul_precisi
 from models.determinism import deterministic
 from models.devices import device_name, pick_device
 from models.literal import LiteralSSIU
+from models.memory import keep_freed_memory
 from models.registry import SSUFSR
 from tools.profile_model import profile
 from training.batches import open_batches
@@ -285,6 +289,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, help="counted rounds (default 20; pictures: 1)")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda, where there is one")
     parser.add_argument("--gpu", type=int, default=0, help="number of the CUDA device (default %(default)s)")
+    parser.add_argument("--keep-memory", action="store_true", help="keep what is freed, as train.py and test.py do")
     parser.add_argument("--megapixels", type=float, nargs="+", help="pictures: sizes of the LR image (default 12 50)")
     parser.add_argument("--backend", choices=BACKENDS, help="pictures: see models/backends.py (default auto)")
     parser.add_argument("--memory", type=float, metavar="MIB", help="pictures: that the maps of rows may take")
@@ -325,6 +330,8 @@ def main() -> int:
     if not all(0 < size <= LARGEST / 1e6 for size in arguments.megapixels or ()):
         raise InputError(f"--megapixels: must be above 0 and at most {LARGEST / 1e6:.0f}")
     device = chosen_device(arguments)
+    if arguments.keep_memory:
+        keep_freed_memory()
     print(f"{device_name(device)}; {json.dumps(versions())}")
     rates = ceilings(device) if arguments.what in ("inference", "training") else {}
     if rates:

@@ -71,9 +71,11 @@ def evaluate(arguments: argparse.Namespace, config: "Config", out: Path, laps: L
     from evaluation.network import open_model, weights_file
     from models import inference
     from models.devices import device_name
+    from models.memory import keep_freed_memory
     from training.processes import Process
     from yaml_file import read_yaml
 
+    keep_freed_memory()
     laps.end("starting")
     process = Process.join(config)
     say = print if process.is_first else lambda text: None

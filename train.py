@@ -45,6 +45,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def main(arguments: argparse.Namespace) -> int:
     from config import load_config, parse_overrides
+    from models.memory import keep_freed_memory
     from training.folder import find_saved, held_run, name_folder, resumed_config
     from training.loop import train
     from training.setup import dry_run
@@ -60,6 +61,7 @@ def main(arguments: argparse.Namespace) -> int:
         if arguments.dry_run:
             print("\n".join(dry_run(config, resume, sets_named)))
             return 0
+        keep_freed_memory()
         return train(config, folder, saved, sets_named)
 
 

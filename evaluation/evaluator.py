@@ -21,7 +21,7 @@ from tqdm import tqdm
 from datas import BenchmarkSet, Pair, upscale, write_png
 from evaluation.metrics import Scores, mean_scores, official_of, standard_of
 from evaluation.overlap import overlapped
-from evaluation.threads import keep_freed_memory, one_thread
+from evaluation.threads import one_thread
 from models import ModelError
 from models.memory import is_out_of_memory
 from models.pixels import from_network, to_network
@@ -133,7 +133,6 @@ def evaluate_set(
     share = share or Alone()
     threads = torch.get_num_threads()
     evaluation = _Evaluation(network, images, name, scale, device, with_bicubic, image_folder, threads)
-    keep_freed_memory()
     own = range(share.rank, len(images), share.world)
     results: list[ImageResult] = []
     failure: Exception | None = None

@@ -1,4 +1,4 @@
-"""What a thread beside the network's needs: one core for PyTorch, and memory that is at hand."""
+"""What a thread beside the network's needs: one core for PyTorch."""
 
 import threading
 from collections.abc import Iterator
@@ -9,18 +9,8 @@ import torch
 from torch import Tensor
 
 PART = 2**15  # values that one thread of PyTorch's sums, where there are more
-KEPT = 31 * 2**20  # bytes; glibc learns from pieces of up to 32 MiB
 
 _own = threading.local()
-
-
-def keep_freed_memory() -> None:
-    """Have glibc keep freed memory, if it is the C library: scoring an image takes a third less time.
-
-    It hands large pieces back to the system, which gives them out anew page by page, zeroed; until it has seen a piece
-    as large go (mallopt(3), M_MMAP_THRESHOLD). This one is never touched, and takes no memory.
-    """
-    torch.empty(KEPT, dtype=torch.uint8)
 
 
 def usual_count() -> int:

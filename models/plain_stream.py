@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from .plain_rows import Columns, Held, Neighbours, convolve_window, interpolate, positions
 from .precision import autocast, matmul_precision
-from .ssiu import BLOCK, ESAM, HALO, MSGM, MULTIPLE, SSIU, SSReM, attention_kernels, convolve, padded_side
+from .ssiu import BLOCK, ESAM, HALO, MSGM, MULTIPLE, SSIU, SSReM, attention, convolve, padded_side
 from .streaming import CHUNK, ReadRows, StreamPlan, Strip, WriteRows, check_rows, check_size
 
 FEW = CHUNK // 4  # rows that go through the tail at a time: its maps are s^2 as large
@@ -85,8 +85,7 @@ class EsamRows:
         k, v = rearrange(windows, "b p j (t n d) q -> t (b j) n p q d", t=2, n=heads)
         rel_h, rel_w = self.esam.rel_h.expand(-1, -1, window, -1), self.esam.rel_w.expand(-1, window, -1, -1)
         k = k + torch.cat([rel_h, rel_w], dim=-1).to(k.dtype)
-        with attention_kernels(queries):
-            o = F.scaled_dot_product_attention(q, k.flatten(2, 3), v.flatten(2, 3))
+        o = attention(q, k.flatten(2, 3), v.flatten(2, 3))
         return rearrange(o, "b n (p q) d -> 1 p (b q) (n d)", p=BLOCK)
 
     def upsample(self) -> Tensor | None:

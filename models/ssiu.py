@@ -10,13 +10,10 @@ This file is the definition of the network, written to be read and to be differe
 (`models/cpu.py`, `models/kernels/`) are checked against it.
 """
 
-from contextlib import nullcontext
-
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 SCALES = (2, 3, 4)
 MSGMS = ("s1", "s2", "s4", "ffn")  # checkpoint names of MSGM_1 .. MSGM_4
@@ -45,13 +42,30 @@ def convolve(x: Tensor, conv: nn.Module) -> Tensor:
     return conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 
-def attention_kernels(x: Tensor):
-    """Which of PyTorch's attention kernels may run on x: all, but on a CPU in training the plain products alone.
+def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """softmax(q k^T / sqrt(d)) v of (..., queries, d) and (..., keys, d).
 
-    The backward pass of the CPU's fused kernel takes a fifth of a training step for windows as small as these.
+    On a CPU in training by plain products, in float32: PyTorch's fused kernel takes a fifth of a step for windows as
+    small as these, most of it in the backward pass, and what PyTorch has beside it looks for rows that are masked.
     """
-    slow = x.device.type == "cpu" and torch.is_grad_enabled()
-    return sdpa_kernel(SDPBackend.MATH) if slow else nullcontext()
+    if q.device.type == "cpu" and torch.is_grad_enabled():
+        with torch.autocast("cpu", enabled=False):
+            scores = q.float() * q.shape[-1] ** -0.5 @ k.float().transpose(-1, -2)
+            return (scores.softmax(dim=-1) @ v.float()).to(v.dtype)
+    return F.scaled_dot_product_attention(q, k, v)
+
+
+def windows_of(x: Tensor) -> Tensor:
+    """The 10x10 window around each 8x8 block of a (B, h, w, C) map: (B, h/8, 10, w/8, 10, C), zeros outside the map.
+
+    Each is a block of the padded map, and what it takes of the next one. `unfold` says the same in a line, but its
+    backward pass goes through all numbers of all windows.
+    """
+    x = F.pad(x, (0, 0, HALO, BLOCK - HALO, HALO, BLOCK - HALO))
+    x = x.unflatten(1, (-1, BLOCK))
+    x = torch.cat([x[:, :-1], x[:, 1:, : 2 * HALO]], dim=2)  # (B, h/8, 10, w + 8, C)
+    x = x.unflatten(3, (-1, BLOCK))
+    return torch.cat([x[:, :, :, :-1], x[:, :, :, 1:, : 2 * HALO]], dim=4)
 
 
 def reflect_conv3x3(in_channels: int, out_channels: int, groups: int = 1) -> nn.Conv2d:
@@ -115,13 +129,10 @@ class ESAM(nn.Module):
         window = BLOCK + 2 * HALO
         q, kv = convolve(u, self.qkv_conv).split([channels, 2 * channels], dim=-1)
         q = rearrange(q, "b (i p) (j q) (n d) -> (b i j) n (p q) d", p=BLOCK, q=BLOCK, n=self.heads)
-        # (B, h/8, w/8, 2C, 10, 10): every window is a view of the zero-padded map until the keys are gathered
-        windows = F.pad(kv, (0, 0, HALO, HALO, HALO, HALO)).unfold(1, window, BLOCK).unfold(2, window, BLOCK)
-        k, v = rearrange(windows, "b i j (t n d) p q -> t (b i j) n p q d", t=2, n=self.heads)
+        k, v = rearrange(windows_of(kv), "b i p j q (t n d) -> t (b i j) n p q d", t=2, n=self.heads)
         rel = torch.cat([self.rel_h.expand(-1, -1, window, -1), self.rel_w.expand(-1, window, -1, -1)], dim=-1)
         k = k + rel.to(k.dtype)  # (1, 10, 10, d): rows in the first half of a head's channels, columns in the second
-        with attention_kernels(u):
-            o = F.scaled_dot_product_attention(q, k.flatten(2, 3), v.flatten(2, 3))
+        o = attention(q, k.flatten(2, 3), v.flatten(2, 3))
         grid = {"b": batch, "i": height // BLOCK, "j": width // BLOCK, "p": BLOCK, "q": BLOCK}
         return rearrange(o, "(b i j) n (p q) d -> b (i p) (j q) (n d)", **grid)
 

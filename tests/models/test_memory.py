@@ -1,11 +1,14 @@
 """Images that do not fit into the memory go through row by row; what cannot be had at all is one line."""
 
 import os
+import platform
+import subprocess
+import sys
 import warnings
 
 import pytest
 import torch
-from helpers import build
+from helpers import ROOT, build
 from streams import needs_compiler
 
 from models import ModelError, load
@@ -153,3 +156,25 @@ def test_nothing_is_said_where_all_fits():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         inference(network(), CPU, "plain")[0](image(1, 3, 20, 20))
+
+
+FAULTS = """
+import resource, sys, torch
+from models.memory import keep_freed_memory
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+for _ in range(4):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(2**26, dtype=torch.uint8)  # 64 MiB, 16,384 pages
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
+def test_memory_that_is_freed_is_kept_if_that_is_asked_for():
+    def faults(how):
+        run = subprocess.run([sys.executable, "-c", FAULTS, how], capture_output=True, text=True, cwd=ROOT, check=True)
+        return int(run.stdout)
+
+    assert faults("keep") < 100
+    assert faults("as ever") > 100
