@@ -250,7 +250,10 @@ inline void tile(const float* a, long row, long step, const Matrix& matrix, int 
 #pragma GCC unroll 8
         for (int m = 0; m < M; m++, from = next_row(from, out_row))
 #pragma GCC unroll 8
-            for (int n = 0; n < N; n++) sum[m][n] += load(from + n * LANES);
+            for (int n = 0; n < N; n++) {
+                sum[m][n] += load(from + n * LANES);
+                __builtin_prefetch(from + M * out_row + n * LANES);  // the next tile's
+            }
     }
     const float* weight = matrix.weight + column;
     for (int k = 0; k < matrix.depth; k++, weight += matrix.columns, a += step) {
