@@ -52,6 +52,7 @@ from training.step import TrainStep
 from utils import InputError, run_command
 
 ROOT = Path(__file__).parent
+MOST_THREADS = 1024
 OUTPUTS = {"720p": (1280, 720), "1080p": (1920, 1080), "4K": (3840, 2160)}
 LR_PATCH = 64
 LITERAL, PLAIN = "literal float32", "plain float32"
@@ -289,6 +290,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, help="counted rounds (default 20; pictures: 1)")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda, where there is one")
     parser.add_argument("--gpu", type=int, default=0, help="number of the CUDA device (default %(default)s)")
+    parser.add_argument("--threads", type=int, help="of PyTorch and the compiled path (default: the cores)")
     parser.add_argument("--keep-memory", action="store_true", help="keep what is freed, as train.py and test.py do")
     parser.add_argument("--megapixels", type=float, nargs="+", help="pictures: sizes of the LR image (default 12 50)")
     parser.add_argument("--backend", choices=BACKENDS, help="pictures: see models/backends.py (default auto)")
@@ -325,11 +327,18 @@ def main() -> int:
     alone = [name for name in ("megapixels", "backend", "memory") if getattr(arguments, name) is not None]
     if arguments.what != "pictures" and alone:
         raise InputError(f"--{alone[0]}: goes with pictures alone; leave it out")
+    given = [name for name in ("threads", "keep_memory") if getattr(arguments, name) not in (None, False)]
+    if arguments.what not in ("inference", "training") and given:
+        raise InputError(f"--{given[0].replace('_', '-')}: goes with inference and training; leave it out")
+    if arguments.threads is not None and not 1 <= arguments.threads <= MOST_THREADS:
+        raise InputError(f"--threads: must be from 1 to {MOST_THREADS}")
     if arguments.memory is not None and not arguments.memory > 0:
         raise InputError("--memory: must be above 0")
     if not all(0 < size <= LARGEST / 1e6 for size in arguments.megapixels or ()):
         raise InputError(f"--megapixels: must be above 0 and at most {LARGEST / 1e6:.0f}")
     device = chosen_device(arguments)
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
     if arguments.keep_memory:
         keep_freed_memory()
     print(f"{device_name(device)}; {json.dumps(versions())}")

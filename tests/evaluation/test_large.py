@@ -79,6 +79,9 @@ def test_a_whole_picture_that_does_not_fit_is_left_out_before_it_is_made(monkeyp
         (["pictures", "--repeats", "0"], "--repeats and --batch must be at least 1"),
         (["data", "--memory", "9"], "--memory: goes with pictures alone; leave it out"),
         (["inference", "--backend", "plain"], "--backend: goes with pictures alone; leave it out"),
+        (["data", "--threads", "2"], "--threads: goes with inference and training; leave it out"),
+        (["pictures", "--keep-memory"], "--keep-memory: goes with inference and training; leave it out"),
+        *((["inference", "--threads", count], "--threads: must be from 1 to 1024") for count in ("0", "-1", "1025")),
     ],
 )
 def test_a_wrong_command_line_ends_at_once(words, line):

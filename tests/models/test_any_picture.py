@@ -7,14 +7,22 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from streams import PATHS, assert_close, build, whole
+from streams import assert_close, build, needs_compiler, whole
 
 from models.cpu import CpuInference
 from models.pixels import to_network
+from models.plain_stream import PlainStream
 from models.strips import cuts, reach, stream
 
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", 12))
-many = settings(max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+HEALTH = list(HealthCheck)
+
+
+def many(few):
+    """Settings for so many examples, or as many as FUZZ_EXAMPLES says."""
+    count = int(os.environ.get("FUZZ_EXAMPLES", few))
+    return settings(max_examples=count, deadline=None, database=None, suppress_health_check=HEALTH)
+
+
 NETWORKS = st.fixed_dictionaries(
     {
         "scale": st.sampled_from([2, 3, 4]),
@@ -25,6 +33,8 @@ NETWORKS = st.fixed_dictionaries(
     }
 )
 
+PICTURES = st.tuples(*(st.integers(1, most) for most in (70, 500, 4, 4)))  # height, width, strips, threads
+
 
 @pytest.fixture(autouse=True)
 def threads_as_before():
@@ -33,19 +43,27 @@ def threads_as_before():
     torch.set_num_threads(threads)
 
 
-@pytest.mark.parametrize("path", PATHS)
-@many
-@given(NETWORKS, st.integers(1, 70), st.integers(1, 500), st.integers(1, 4), st.integers(1, 4))
-def test_strips_of_rows_that_flow_give_the_whole_picture(path, network, height, width, strips, threads):
-    """To the bit in compiled code, in any number of threads."""
+def joined_strips(streamer, height, width, strips, threads):
+    """(the picture, what comes out of at most so many strips of it)."""
     torch.set_num_threads(threads)
-    streamer = path(build(**network))
     image = np.random.default_rng(height * 1000 + width).integers(0, 256, (height, width, 3), dtype=np.uint8)
     strips = min(strips, max(width // reach(streamer.model), 1))
     limit = streamer.plan(height, max(cut.read.width for cut in cuts(width, strips, reach(streamer.model)))).mib
-    joined = torch.cat(list(stream(streamer, image, limit)), dim=1)
-    x = to_network(image, torch.device("cpu"))
-    if path is CpuInference:
-        assert torch.equal(joined, streamer(x)[0])
-    else:
-        assert_close(joined, whole(streamer.model, x)[0])
+    return to_network(image, torch.device("cpu")), torch.cat(list(stream(streamer, image, limit)), dim=1)
+
+
+@needs_compiler
+@many(25)
+@given(NETWORKS, PICTURES)
+def test_strips_of_rows_in_compiled_code_have_the_bits_of_the_whole_picture(network, picture):
+    streamer = CpuInference(build(**network))
+    x, joined = joined_strips(streamer, *picture)
+    assert torch.equal(joined, streamer(x)[0])
+
+
+@many(4)
+@given(NETWORKS, PICTURES)
+def test_strips_of_rows_on_the_plain_path_give_the_whole_picture(network, picture):
+    streamer = PlainStream(build(**network))
+    x, joined = joined_strips(streamer, *picture)
+    assert_close(joined, whole(streamer.model, x)[0])
