@@ -177,7 +177,7 @@ class _Image:
     pair: Pair
     where: str
     seconds: dict[str, float]
-    sr: Tensor | None = None  # float32 (3, sH, sW) on the CPU
+    sr: Tensor = field(init=False)  # float32 (3, sH, sW) on the CPU, of `super_resolve`
 
     @contextmanager
     def timed(self, step: str) -> Iterator[None]:
@@ -187,7 +187,7 @@ class _Image:
 
 
 def _is_large(image: _Image) -> bool:
-    return image.sr is not None and image.sr.shape[1] * image.sr.shape[2] > LARGE
+    return image.sr.shape[1] * image.sr.shape[2] > LARGE
 
 
 @dataclass(frozen=True)
@@ -227,11 +227,10 @@ class _Evaluation:
     @torch.no_grad()  # which holds in one thread
     def finish(self, image: _Image) -> ImageResult:
         """Score the SR image, and write it."""
-        sr, scores = image.sr, []
-        assert sr is not None  # `super_resolve` comes first
+        scores = []
         with self._named(image), one_thread(self.threads):
             if image.pair.hr is not None:
-                images = [sr]
+                images = [image.sr]
                 if self.with_bicubic:
                     with image.timed("bicubic"):
                         images.append(_as_tensor(upscale(image.pair.lr, self.scale)))
@@ -239,7 +238,7 @@ class _Evaluation:
                     scores = _scores(images, _as_tensor(image.pair.hr), self.scale, image.where)
             if self.image_folder is not None:
                 with image.timed("write"):
-                    write_png(self.image_folder / f"{image.pair.name}_x{self.scale}.png", from_network(sr))
+                    write_png(self.image_folder / f"{image.pair.name}_x{self.scale}.png", from_network(image.sr))
         seconds = image.seconds.pop("network")
         of_sr, of_bicubic = (*scores, {}, {})[:2]
         return ImageResult(image.pair.name, of_sr, of_bicubic, seconds, image.seconds)

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from evaluation.similarity import PEAK, ssims, ssims_of_msssim
-from evaluation.similarity import ssim as ssim  # with the other metrics, for who imports it from here
 from evaluation.threads import mean
 from models.pixels import to_uint8
 

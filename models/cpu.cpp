@@ -1385,13 +1385,10 @@ int32_t ssiu_stream(const Sizes* sizes, float* packed, float* memory, ReadRows r
     return Stream(arena, *sizes, weights, read, write).run();
 }
 
-// What a core can do: multiply-adds of numbers that never leave the registers, in bf16 if HAS_PAIRS. Returns how many
+// What a core can do: multiply-adds of numbers that never leave the registers; in bf16 needs HAS_PAIRS. Returns how many
 // were done; `out` takes a number that depends on all of them, so that none can be left out.
 int64_t ssiu_multiply_adds(int64_t rounds, float* out, int32_t bf16) {
-#if defined(__AVX512BF16__)
-    if (bf16) return 2 * multiply_adds<Pairs>(rounds, out);
-#endif
-    return bf16 ? 0 : multiply_adds<Singles>(rounds, out);
+    return bf16 ? 2 * multiply_adds<Pairs>(rounds, out) : multiply_adds<Singles>(rounds, out);
 }
 
 // GELU and e^x of n numbers in place, n a multiple of 16: for tests.

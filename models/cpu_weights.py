@@ -95,7 +95,7 @@ class Packing:
         self.add(tail[-1].bias)
 
 
-def pack(model: SSIU, bf16: bool = False) -> Tensor:
+def pack(model: SSIU, bf16: bool) -> Tensor:
     packing = Packing(model.head.out_channels, bf16)
     packing.per_channel(model.head.weight.flatten(1).t())
     packing.per_channel(model.head.bias)

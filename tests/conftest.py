@@ -66,6 +66,14 @@ def steady_clock(monkeypatch):
     monkeypatch.setattr(time, "perf_counter", lambda: next(readings) / 2)
 
 
+@pytest.fixture
+def threads_as_before():
+    """The test may have PyTorch compute in any number of threads."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(autouse=True)
 def keep_signal_handlers():
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}

@@ -66,8 +66,8 @@ def papers_scores(sr, hr, scale):
 
 
 @pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.usefixtures("threads_as_before")
 def test_an_evaluation_gives_the_papers_scores_to_the_last_bit(threads):
-    before = torch.get_num_threads()
     torch.set_num_threads(threads)  # float32 means are summed in as many parts
     noise = torch.Generator().manual_seed(4)
     images = [torch.randint(0, 256, (height, width, 3), dtype=torch.uint8, generator=noise) for height, width in SIZES]
@@ -77,7 +77,6 @@ def test_an_evaluation_gives_the_papers_scores_to_the_last_bit(threads):
         lambda x: outputs[[*map(torch.Tensor.numel, outputs)].index(4 * x.numel())], pairs, "Set", 2, CPU
     )
     expected = [papers_scores(sr, to_network(pair.hr, CPU), 2) for sr, pair in zip(outputs, pairs, strict=True)]
-    torch.set_num_threads(before)
     for result, (psnr, ssim) in zip(found.images, expected, strict=True):
         assert result.scores["official"].ssim == ssim
         assert result.scores["official"].psnr == pytest.approx(psnr, abs=1e-12)

@@ -7,17 +7,11 @@ import torch
 
 from evaluation.threads import PART, mean, one_thread, usual_count, usual_threads
 
-
-@pytest.fixture
-def in_threads():
-    """Function of a number: PyTorch computes in so many threads until the test ends."""
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("threads_as_before")
 
 
-def test_one_thread_is_taken_and_the_usual_number_given_back(in_threads):
-    in_threads(3)
+def test_one_thread_is_taken_and_the_usual_number_given_back():
+    torch.set_num_threads(3)
     with one_thread(3):
         assert (torch.get_num_threads(), usual_count()) == (1, 3)
         with usual_threads():
@@ -31,8 +25,8 @@ def test_one_thread_is_taken_and_the_usual_number_given_back(in_threads):
         assert torch.get_num_threads() == 3
 
 
-def test_other_threads_are_left_alone(in_threads):
-    in_threads(2)
+def test_other_threads_are_left_alone():
+    torch.set_num_threads(2)
     taken, looked = threading.Event(), threading.Event()
 
     def beside():
@@ -51,11 +45,11 @@ def test_other_threads_are_left_alone(in_threads):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("threads", [1, 2, 3, 8])
-def test_a_mean_has_the_bits_of_as_many_threads_as_usual(threads, dtype, in_threads):
+def test_a_mean_has_the_bits_of_as_many_threads_as_usual(threads, dtype):
     noise = torch.Generator().manual_seed(threads)
     for count in (7, PART, PART + 1, 2 * PART, 5 * PART + 3, 12 * PART - 1):
         values = torch.rand(count, dtype=dtype, generator=noise)
-        in_threads(threads)
+        torch.set_num_threads(threads)
         expected = values.mean().item()
         assert mean(values) == expected
         with one_thread(threads):

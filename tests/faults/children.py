@@ -210,7 +210,7 @@ def start(
     sys.stderr.flush()
     pid = os.fork()
     if pid == 0:
-        _become(words, folder, files, environment or {}, is_new_interpreter, lambda: inject and inject(shared), shared)
+        _become(words, folder, files, environment or {}, is_new_interpreter, inject, shared)
     child = Child(pid, files, shared)
     while not shared["started"] and child.poll() is None:
         time.sleep(0.001)
@@ -235,7 +235,7 @@ def call(function: Callable[[], None]) -> None:
         raise RuntimeError("a child of the fault tests failed; see above")
 
 
-def _become(script: list[str], folder: Path, files, environment: dict, is_new: bool, install, shared: Shared) -> None:
+def _become(script: list[str], folder: Path, files, environment: dict, is_new: bool, inject, shared: Shared) -> None:
     """Be the interpreter of a script. Does not return."""
     code = 70
     try:
@@ -244,7 +244,7 @@ def _become(script: list[str], folder: Path, files, environment: dict, is_new: b
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             shared.add("started")
             os.execv(sys.executable, [sys.executable, str(ROOT / script[0]), *script[1:]])
-        finish = install()
+        finish = inject(shared) if inject else None
         code = _run(script, shared)
         sys.setprofile(None)
         if finish:

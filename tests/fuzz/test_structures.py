@@ -1,15 +1,15 @@
 """Files that are in order and say nonsense, made by hypothesis; FUZZ_EXAMPLES is how many of each."""
 
 import json
-import os
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from examples import many
 from helpers import TINY, build
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from config import FIELDS, load_config
@@ -20,8 +20,7 @@ from models.weights import put_weights, read_checkpoint, read_weights
 from training.checkpoint_form import FORM, checked_form
 from utils import InputError
 
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", 25))
-many = settings(max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+FEW = 25
 
 TEXT = st.text(max_size=12)
 NUMBERS = st.one_of(st.none(), st.booleans(), st.integers(-(2**70), 2**70), st.floats())
@@ -77,7 +76,7 @@ def load_or_refuse(model, file):
     assert all(parameter.isfinite().all() for parameter in model.parameters())
 
 
-@many
+@many(FEW)
 @given(changes=st.dictionaries(st.sampled_from(list(FIELDS)) | TEXT, JSON, min_size=1, max_size=4))
 def test_any_values_of_config_keys_are_taken_or_refused_in_one_line(changes):
     with tempfile.TemporaryDirectory() as name:
@@ -89,7 +88,7 @@ def test_any_values_of_config_keys_are_taken_or_refused_in_one_line(changes):
             assert load_config(file) == config
 
 
-@many
+@many(FEW)
 @given(changes=st.dictionaries(st.sampled_from(list(FORM)) | TEXT, OBJECTS, max_size=4))
 def test_any_content_of_a_checkpoint_is_taken_or_refused_in_one_line(model, changes):
     weights = model.state_dict()
@@ -103,7 +102,7 @@ def test_any_content_of_a_checkpoint_is_taken_or_refused_in_one_line(model, chan
         load_or_refuse(model, file)
 
 
-@many
+@many(FEW)
 @given(
     changes=st.dictionaries(
         st.sampled_from(["head.weight", "head.bias", "body.0.s3.rel_h"]) | TEXT, OBJECTS, max_size=3
@@ -116,7 +115,7 @@ def test_any_weights_are_taken_or_refused_in_one_line(model, changes):
         load_or_refuse(model, file)
 
 
-@many
+@many(FEW)
 @given(
     whole=JSON,
     changes=st.dictionaries(st.sampled_from(["offset", "height", "width", "pixels", "name"]), JSON, max_size=3),

@@ -1,11 +1,10 @@
 """A picture of any size through any network, cut into any strips, rows flowing: what the whole picture gives."""
 
-import os
-
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from examples import many
+from hypothesis import given
 from hypothesis import strategies as st
 from streams import assert_close, build, needs_compiler, whole
 
@@ -14,15 +13,7 @@ from models.pixels import to_network
 from models.plain_stream import PlainStream
 from models.strips import cuts, reach, stream
 
-HEALTH = list(HealthCheck)
-
-
-def many(few):
-    """Settings for so many examples, or as many as FUZZ_EXAMPLES says."""
-    count = int(os.environ.get("FUZZ_EXAMPLES", few))
-    return settings(max_examples=count, deadline=None, database=None, suppress_health_check=HEALTH)
-
-
+pytestmark = pytest.mark.usefixtures("threads_as_before")
 NETWORKS = st.fixed_dictionaries(
     {
         "scale": st.sampled_from([2, 3, 4]),
@@ -34,13 +25,6 @@ NETWORKS = st.fixed_dictionaries(
 )
 
 PICTURES = st.tuples(*(st.integers(1, most) for most in (70, 500, 4, 4)))  # height, width, strips, threads
-
-
-@pytest.fixture(autouse=True)
-def threads_as_before():
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
 
 
 def joined_strips(streamer, height, width, strips, threads):

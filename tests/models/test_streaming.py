@@ -22,6 +22,7 @@ from models.streaming import TALLEST, rows_of
 from models.strips import stream
 
 needs_proc = pytest.mark.skipif(platform.system() != "Linux", reason="reads about itself from /proc")
+pytestmark = pytest.mark.usefixtures("threads_as_before")
 SIZES = [(1, 1), (5, 37), (16, 16), (17, 200), (33, 20), (150, 20)]
 
 
@@ -44,13 +45,6 @@ def streamed(streamer, x, limit_mib=None):
     assert streamer.stream(height, width, read, write, limit_mib) == plan
     assert asked[-1] == height
     return torch.cat(lots, dim=1)[None]
-
-
-@pytest.fixture(autouse=True)
-def threads_as_before():
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
