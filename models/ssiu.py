@@ -4,7 +4,8 @@
 
 Feature maps travel as (B, H, W, C), channels last: convolutions, LayerNorm and attention all work on that memory, and
 nothing is copied between them. Images stay (B, 3, H, W) in [0, 1] outside of `SSIU.forward`.
-Attribute names are those of the published checkpoints, so that state dicts fit without translation.
+Attribute names are those of the published checkpoints, so that state dicts fit without translation. Modules are made in
+the published order, too: it decides which initial weights a seed gives, and how the optimiser numbers its moments.
 
 This file is the definition of the network, written to be read and to be differentiated; the faster paths
 (`models/cpu.py`, `models/kernels/`) are checked against it.
@@ -91,9 +92,12 @@ class MSGM(nn.Module):
 
     def __init__(self, channels: int, depthwise: bool = True):
         super().__init__()
-        middle = reflect_conv3x3(channels, channels, groups=channels) if depthwise else nn.Identity()
         self.project_in1 = nn.Conv2d(channels, channels, 1)
-        self.project_in2 = nn.Sequential(nn.Conv2d(channels, channels, 1), middle, nn.Conv2d(channels, channels, 1))
+        self.project_in2 = nn.Sequential(
+            nn.Conv2d(channels, channels, 1),
+            reflect_conv3x3(channels, channels, groups=channels) if depthwise else nn.Identity(),
+            nn.Conv2d(channels, channels, 1),
+        )
         self.project_out = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -143,8 +147,9 @@ class SSReM(nn.Module):
     def __init__(self, channels: int, heads: int, use_esam: bool = True, msgm_depthwise=(1, 2, 3, 4)):
         super().__init__()
         self.norm = LayerNorm(channels)
-        self.s1, self.s2, self.s4, self.ffn = (MSGM(channels, number in msgm_depthwise) for number in (1, 2, 3, 4))
+        self.s1, self.s2 = (MSGM(channels, number in msgm_depthwise) for number in (1, 2))
         self.s3 = ESAM(channels, heads) if use_esam else None
+        self.s4, self.ffn = (MSGM(channels, number in msgm_depthwise) for number in (3, 4))
 
     def forward(self, a: Tensor, y: Tensor) -> Tensor:
         a = self.norm(a)

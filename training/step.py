@@ -24,6 +24,23 @@ def make_optimizer(model: nn.Module, config: Config, device: torch.device) -> to
     return torch.optim.AdamW(model.parameters(), lr=lr, fused=cuda or None, capturable=cuda, **constants)
 
 
+def moments_in_order(model: nn.Module, content: dict) -> dict[int, dict]:
+    """The moments of a checkpoint, by the number that each parameter has in `model`.
+
+    An optimiser knows its parameters by number, in the order in which they were registered; so does the state dict
+    beside it keep them. Files of releases before the published order (norm, s1, s2, s3, s4, ffn) have another one.
+
+    Raises:
+        ValueError: there are moments of more parameters than the network has.
+    """
+    numbers = {name: number for number, (name, _) in enumerate(model.named_parameters())}
+    theirs = [name for name in content["model_state_dict"] if name in numbers]
+    moments = content["optimizer_state_dict"]["state"]
+    if any(place >= len(theirs) for place in moments):
+        raise ValueError(f"it has moments of parameter {max(moments)}, the network has {len(theirs)} parameters")
+    return {numbers[name]: moments[place] for place, name in enumerate(theirs) if place in moments}
+
+
 def to_float(crops: Tensor) -> Tensor:
     """uint8 (B, H, W, 3) -> float32 (B, 3, H, W) in [0, 1]."""
     return crops.permute(0, 3, 1, 2).float() / 255
@@ -133,7 +150,7 @@ class TrainStep:
         """Continue from a `state_dict()` of any device; an average switched on since then starts from the weights."""
         self.model.load_state_dict(state["model_state_dict"])
         own_groups = self.optimizer.state_dict()["param_groups"]  # constants and the device's kind of AdamW
-        self.optimizer.load_state_dict({"state": state["optimizer_state_dict"]["state"], "param_groups": own_groups})
+        self.optimizer.load_state_dict({"state": moments_in_order(self.model, state), "param_groups": own_groups})
         saved_groups = state["optimizer_state_dict"].get("param_groups") or own_groups
         self.set_learning_rate(float(saved_groups[0]["lr"]))  # saved again as it is, if no step follows
         if state["scaler_state_dict"]:  # empty unless the run was in fp16
