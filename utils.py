@@ -61,6 +61,21 @@ def run_command(main, *errors: type[Exception], say: Callable[[str], None] = _co
     sys.exit(code)
 
 
+class Terminal:
+    """Standard error for progress bars: where whoever read it is gone, nothing is written, and the work goes on."""
+
+    def write(self, text: str) -> None:
+        with suppress(OSError):
+            sys.stderr.write(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            sys.stderr.flush()
+
+    def __getattr__(self, name: str):
+        return getattr(sys.stderr, name)
+
+
 def did_you_mean(name: str, known) -> str:
     """`; did you mean 'NEAREST'?` for the known name that is spelt most like `name`, or an empty string."""
     by_lower = {str(option).lower(): str(option) for option in known}

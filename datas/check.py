@@ -22,7 +22,7 @@ from datas.store import Pack
 from datas.train_set import TrainSet
 from datas.verify import changed, compared
 from datas.workers import worker_pool
-from utils import InputError, printable
+from utils import InputError, Terminal, printable
 
 
 @dataclass
@@ -165,7 +165,8 @@ def _decode(files: Sequence[Path], pool: Executor, findings: Findings) -> dict[P
     """What the readable files hold; the others become problems."""
     decoded = {}
     title = str(files[0].parent) if files else ""
-    for path, result in zip(files, tqdm(pool.map(_decode_one, files), title, len(files), leave=False), strict=True):
+    results = tqdm(pool.map(_decode_one, files), title, len(files), leave=False, file=Terminal())
+    for path, result in zip(files, results, strict=True):
         if isinstance(result, str):
             findings.problems.append(result)
         else:
@@ -194,7 +195,7 @@ def _check_pack(manifest_path: Path, findings: Findings) -> None:
     remedy = "remove it, a run that needs it packs its images anew"
     try:
         with open(pack.path, "rb", buffering=0) as file:
-            found = tqdm(compared(pack, file), pack.path.name, len(pack), leave=False)
+            found = tqdm(compared(pack, file), pack.path.name, len(pack), leave=False, file=Terminal())
             findings.problems += [f"{changed(pack, name)}; {remedy}" for name, is_same in found if not is_same]
     except OSError as error:
         findings.problems.append(f"{pack.path}: cannot be read ({error.strerror}); {remedy}")

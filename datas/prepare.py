@@ -23,7 +23,7 @@ from datas.images import SUFFIXES, image_sizes, list_images, read_rgb, write_png
 from datas.layout import SCALES, lr_folder, lr_name
 from datas.names import usable_path
 from datas.workers import JOBS, worker_pool
-from utils import InputError, held_folder, run_command
+from utils import InputError, Terminal, held_folder, run_command
 
 
 def make_lr(hr_dir, scales: Sequence[int], out_dir=None, jobs: int = 1) -> int:
@@ -51,7 +51,7 @@ def make_lr(hr_dir, scales: Sequence[int], out_dir=None, jobs: int = 1) -> int:
             held.enter_context(held_folder(folder))
         pool = held.enter_context(worker_pool(min(jobs, len(hr_files)), "; the LR images made so far are kept"))
         written = pool.map(_make_image, hr_files, repeat(folders), chunksize=1)
-        return sum(tqdm(written, f"LR of {hr_dir}", len(hr_files), unit="image"))
+        return sum(tqdm(written, f"LR of {hr_dir}", len(hr_files), unit="image", file=Terminal()))
 
 
 def lr_target(hr_dir, scale: int, out_dir=None) -> Path:

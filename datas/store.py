@@ -23,7 +23,7 @@ from tqdm import tqdm
 from datas.images import image_sizes, pixel_digest, read_rgb
 from datas.manifest import CHANNELS, PackedImage, Unusable, data_file, read_manifest, write_manifest
 from datas.names import usable_path
-from utils import InputError
+from utils import InputError, Terminal
 
 DECODE_THREADS = min(16, os.cpu_count() or 1)
 LONGEST_NAME = 150  # bytes of a folder's name within that of its pack; a file's name may have some 250
@@ -105,7 +105,8 @@ def pack(files: Sequence[Path], cache_dir) -> Pack:
                 return _open(manifest_path, stamps)
             except Unusable as reason:
                 if manifest_path.exists():
-                    tqdm.write(f"{manifest_path}: {reason}; the images of {files[0].parent} are packed anew")
+                    with suppress(OSError):  # whoever read the output is gone; the work goes on
+                        tqdm.write(f"{manifest_path}: {reason}; the images of {files[0].parent} are packed anew")
             return _build(files, stamps, manifest_path)
     except OSError as error:
         raise _unwritable(manifest_path.parent, error) from error
@@ -186,7 +187,7 @@ def _write_pixels(files: Sequence[Path], sizes: list, offsets: list[int], data_p
         with data_path.open("wb") as file:
             with ThreadPoolExecutor(DECODE_THREADS) as pool:
                 copied = pool.map(copy, files, sizes, offsets)
-                digests = list(tqdm(copied, f"packing {files[0].parent}", len(files), unit="image"))
+                digests = list(tqdm(copied, f"packing {files[0].parent}", len(files), unit="image", file=Terminal()))
             os.fsync(file.fileno())  # of what all handles wrote
     except BaseException:
         data_path.unlink(missing_ok=True)

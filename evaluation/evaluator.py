@@ -25,7 +25,7 @@ from evaluation.threads import one_thread
 from models import ModelError
 from models.memory import is_out_of_memory
 from models.pixels import from_network, to_network
-from utils import InputError
+from utils import InputError, Terminal
 
 Network = Callable[[Tensor], Tensor]
 PROTOCOLS = {"standard": standard_of, "official": official_of}
@@ -152,7 +152,8 @@ def _progress(count: int, name: str, share: Share) -> tqdm:
     """A progress bar, shown by the first process; a log file gets few lines of it, or none."""
     quiet = 0.5 if sys.stderr.isatty() else 30  # seconds before the first line and between lines
     hidden = share.rank > 0
-    return tqdm(total=count, desc=name, unit="image", leave=False, delay=quiet, mininterval=quiet, disable=hidden)
+    timing = {"delay": quiet, "mininterval": quiet}
+    return tqdm(total=count, desc=name, unit="image", leave=False, **timing, disable=hidden, file=Terminal())
 
 
 def _message(failure: Exception | None, name: str, share: Share) -> str:

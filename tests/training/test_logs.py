@@ -56,8 +56,8 @@ log.close()
 
 @pytest.mark.skipif(os.name == "nt", reason="pipes of POSIX")
 def test_a_run_whose_terminal_is_gone_goes_on(tiny_config, tmp_path):
-    """Its output goes into a pipe that nobody reads any more."""
-    file = tiny_config(epochs=2, log_name="run")
+    """Its output goes into a pipe that nobody reads any more; the images are packed in this run."""
+    file = tiny_config(epochs=2, log_name="run", cache_path=str(tmp_path / "cache"))
     command = [sys.executable, "-u", str(ROOT / "train.py"), "--config", str(file)]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdout.close()
