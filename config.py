@@ -20,6 +20,7 @@ from utils import UNFIT, InputError, did_you_mean, shown
 from yaml_file import dump_yaml, parse_yaml, read_yaml
 
 SCHEDULES = ("epoch", "progress")
+WARMUPS = ("linear", "published")
 PATHS = ("pretrain", "data_path", "cache_path", "log_path", "data")
 NAME = "a name has 1 to 200 bytes, none of / \\ :, no blank at its ends, and is not '.' or '..'"
 UNFIT_IN_ARGUMENTS = re.compile("[\0\ud800-\udfff]")
@@ -54,12 +55,14 @@ class Config:
     batch_size: int  # patches per optimiser step, over all processes; 40
     data_repeat: int  # times each image is seen in an epoch; 40
     data_augment: bool  # horizontal flip, vertical flip, transpose, each with probability 1/2
+    drop_last: bool = True  # False: what is left of an epoch after its last full batch is a smaller batch
     threads: int = 4  # loader processes; 0 loads in the training process
 
     # --- recipe ---
     epochs: int  # 290
     lr: float  # AdamW's initial learning rate; 1e-3
-    warmup_epochs: int = 0  # epochs of linear warm-up before the cosine
+    warmup_epochs: int = 0  # epochs of linear warm-up before the cosine; 0 in the paper
+    warmup: str = "linear"  # 'linear', or 'published' (docs/differences.md), see training/schedule.py
     eta_min: float  # learning rate at the end of the cosine; 1e-6
     schedule: str = "epoch"  # 'epoch': stepped once an epoch (paper); 'progress': every iteration, see loop.py
     decays: tuple[int, ...] = ()  # of an older step schedule in published files; the cosine does not use it
@@ -87,6 +90,7 @@ class Config:
     eval_precision: str = "float32"  # of validation and test.py; anything else is not for reported numbers
     memory: float = 0.0  # MiB for the network's maps; an image that takes more goes through row by row; 0: what is free
     eval_sets: tuple[str, ...]  # folders of data_path/benchmark
+    drop_alpha: bool = False  # evaluation images with alpha, else refused: take their colours, leave alpha out
     test_every: int = 1  # epochs between validations; 0: only after the last
     save_image: bool = False  # test.py: write SR images; train.py: after the last validation
 
@@ -140,6 +144,9 @@ class Config:
         yield "eta_min", not 0 <= self.eta_min <= self.lr, f"is not between 0 and lr {self.lr}"
         yield "warmup_epochs", self.warmup_epochs >= self.epochs, f"leaves nothing of {self.epochs} epochs"
         yield "schedule", self.schedule not in SCHEDULES, f"is not one of {', '.join(SCHEDULES)}"
+        yield "warmup", self.warmup not in WARMUPS, f"is not one of {', '.join(WARMUPS)}"
+        by_epoch = self.warmup == "linear" or self.schedule == "epoch"
+        yield "warmup", not by_epoch, "goes by whole epochs; it does not go with schedule 'progress'"
         yield "lambda_l1", self.lambda_l1 < 0, "is negative"
         yield "lambda_fft", self.lambda_fft < 0, "is negative"
         no_loss = self.lambda_l1 == self.lambda_fft == 0 and not self.losses
@@ -156,6 +163,8 @@ class Config:
         yield "compile", untraceable, f"compiles the plain network; it does not go with backend {self.backend!r}"
         scaled = self.cuda_graph is True and self.precision == "fp16"
         yield "cuda_graph", scaled, "does not go with precision 'fp16', whose loss scaling waits for the device"
+        uneven = self.cuda_graph is True and not self.drop_last
+        yield "cuda_graph", uneven, "replays batches of one size; it does not go with drop_last False"
         yield "eval_sets", len(set(self.eval_sets)) < len(self.eval_sets), "names a set twice"
         bad_ids = min(self.gpu_ids, default=0) < 0 or len(set(self.gpu_ids)) < len(self.gpu_ids)
         yield "gpu_ids", bad_ids, "must be different numbers from 0 up"

@@ -26,16 +26,17 @@ class BenchmarkSet:
     """The evaluation set `data_path/benchmark/NAME` at one scale, iterated as `Pair`s sorted by name.
 
     Constructing it reads headers only and checks that HR and LR files pair up and that their sizes fit. With
-    `lr_only`, HR images need not exist and `Pair.hr` is None.
+    `lr_only`, HR images need not exist and `Pair.hr` is None. `drop_alpha` as in `read_rgb`.
 
     Raises:
         InputError: the set or one of its images is missing or does not fit (constructor); an image is damaged
             (iteration).
     """
 
-    def __init__(self, data_path, name: str, scale: int, lr_only: bool = False):
+    def __init__(self, data_path, name: str, scale: int, lr_only: bool = False, drop_alpha: bool = False):
         self.name = name
         self.scale = scale
+        self.drop_alpha = drop_alpha
         if not data_path:
             raise InputError("data_path: is empty; set it to the folder that holds `benchmark`")
         folder = usable_path(benchmark_folder(data_path, name))
@@ -44,7 +45,7 @@ class BenchmarkSet:
             problem = f"no such folder, so there is no evaluation set '{name}'"
             raise InputError(f"{folder}: {problem}; {advice}{_spelling_hint(folder)}")
         hr_dir, lr_dir = folder / "HR", lr_folder(folder / "HR", scale)
-        self._files = _lr_files(lr_dir, scale) if lr_only else _paired_files(hr_dir, lr_dir, scale)
+        self._files = _lr_files(lr_dir, scale) if lr_only else _paired_files(hr_dir, lr_dir, scale, drop_alpha)
 
     def __len__(self) -> int:
         return len(self._files)
@@ -61,11 +62,11 @@ class BenchmarkSet:
 
     def __getitem__(self, index: int) -> Pair:
         name, lr_file, hr_file = self._files[index]
-        lr_image = read_rgb(lr_file)
+        lr_image = read_rgb(lr_file, self.drop_alpha)
         if hr_file is None:
             return Pair(name, lr_image, None)
-        height, width = lr_image.shape[:2]
-        return Pair(name, lr_image, read_rgb(hr_file)[: self.scale * height, : self.scale * width])
+        height, width = (self.scale * side for side in lr_image.shape[:2])
+        return Pair(name, lr_image, read_rgb(hr_file, self.drop_alpha)[:height, :width])
 
     def __iter__(self) -> Iterator[Pair]:
         return (self[index] for index in range(len(self)))
@@ -78,12 +79,14 @@ def open_benchmark_sets(
     lr_only: bool = False,
     named: bool = True,
     say: Callable[[str], object] = print,
+    drop_alpha: bool = False,
 ) -> list[BenchmarkSet]:
     """The evaluation sets `names`, in their order.
 
     Args:
         named: whether the user asked for these very sets, so that each must be there. Otherwise a set whose folder is
             absent is skipped, with one line through `say`, as long as another one is there.
+        drop_alpha: as in `read_rgb`.
 
     Raises:
         InputError: as `BenchmarkSet` does; if no set is there, for the first.
@@ -94,7 +97,7 @@ def open_benchmark_sets(
         if name not in wanted:
             folder = benchmark_folder(data_path, name)
             say(f"{folder}: no such folder; evaluation set '{name}' is skipped{_spelling_hint(folder)}")
-    return [BenchmarkSet(data_path, name, scale, lr_only) for name in wanted]
+    return [BenchmarkSet(data_path, name, scale, lr_only, drop_alpha) for name in wanted]
 
 
 def _spelling_hint(folder: Path) -> str:
@@ -106,9 +109,9 @@ def _spelling_hint(folder: Path) -> str:
     return "" if folder.name in BENCHMARKS else did_you_mean(folder.name, [*BENCHMARKS, *present])
 
 
-def _paired_files(hr_dir: Path, lr_dir: Path, scale: int) -> list[tuple[str, Path, Path | None]]:
+def _paired_files(hr_dir: Path, lr_dir: Path, scale: int, drop_alpha: bool) -> list[tuple[str, Path, Path | None]]:
     """(name, LR file, HR file) of every image."""
-    pairs, _ = checked_pairs(list_images(hr_dir), hr_dir, lr_dir, scale)
+    pairs, _ = checked_pairs(list_images(hr_dir), hr_dir, lr_dir, scale, drop_alpha=drop_alpha)
     return [(hr_file.stem, lr_file, hr_file) for hr_file, lr_file in pairs]
 
 

@@ -109,10 +109,11 @@ def leaks(data: TrainSet, sets: Sequence[BenchmarkSet]) -> list[str]:
             by_size[size].append((source, index))
     owner: dict[Path, Path] = {}
     hr_files = [path for images in sets for path in images.hr_files]
-    for hr_file, (height, width) in zip(hr_files, image_sizes(hr_files).tolist(), strict=True):
+    drop_alpha = any(images.drop_alpha for images in sets)
+    for hr_file, (height, width) in zip(hr_files, image_sizes(hr_files, drop_alpha).tolist(), strict=True):
         if (height, width) not in by_size:
             continue
-        held_out = read_rgb(hr_file)
+        held_out = read_rgb(hr_file, drop_alpha)
         for source, index in by_size[height, width]:
             if _same_pixels(source.hr.whole(index), held_out):
                 owner[source.path / source.hr.names[index]] = hr_file

@@ -14,6 +14,7 @@ import struct
 import zlib
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import imageio.v3 as iio
@@ -33,7 +34,10 @@ _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _TIFF_SIGNATURES = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 _SIGNATURES = (_PNG_SIGNATURE, b"\xff\xd8\xff", b"BM", *_TIFF_SIGNATURES)
 _PNG_COLOURS = {0: "grey", 2: "RGB", 3: "palette", 4: "grey with alpha", 6: "RGBA"}
-_PILLOW_MODES = {"1": "1-bit", "P": "palette", "LA": "grey with alpha", "RGBA": "RGBA", "CMYK": "CMYK"}
+KINDS, KINDS_WITH_ALPHA = ("8-bit RGB", "8-bit grey"), ("8-bit RGBA", "8-bit grey with alpha")
+WITH_ALPHA = {"RGBA": 3, "LA": 1}  # channels of colour in Pillow's modes that have alpha
+_PILLOW_MODES = {"L": "grey", "RGB": "RGB", "LA": "grey with alpha", "RGBA": "RGBA"}  # of any depth
+_OTHER_MODES = {"1": "1-bit", "P": "palette", "CMYK": "CMYK"}
 # What Pillow's decoders raise on damaged files.
 _DECODER_ERRORS = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, struct.error, zlib.error)
 
@@ -62,29 +66,35 @@ def list_images(folder, advice: str = "check the path") -> list[Path]:
     return files
 
 
-def read_rgb(path) -> np.ndarray:
+def read_rgb(path, drop_alpha: bool = False) -> np.ndarray:
     """The pixels of an 8-bit RGB or grey file as (H, W, 3) uint8.
+
+    With `drop_alpha`, files with alpha are read, too: their colours as they are stored, whatever alpha says.
 
     Raises:
         InputError: the file is missing, damaged, neither 8-bit RGB nor 8-bit grey, or too large for the memory.
     """
     path = Path(path)
-    size = image_size(path)  # refuses what Pillow would convert silently, such as 16-bit RGB
+    size = image_size(path, drop_alpha)  # refuses what Pillow would convert silently, such as 16-bit RGB
     try:
         with iio.imopen(path, "r", plugin="pillow") as file:
             image, mode = file.read(index=0), file.metadata(index=0, exclude_applied=False)["mode"]
     except (*_DECODER_ERRORS, MemoryError) as error:
         raise _refusal(path, error) from error
-    if image.ndim == 2:
-        image = np.repeat(image[:, :, None], 3, axis=2)
+    if drop_alpha and mode in WITH_ALPHA:
+        image, mode = np.ascontiguousarray(image[:, :, : WITH_ALPHA[mode]]), "RGB"
+    if image.ndim == 2 or image.shape[2] == 1:
+        image = np.repeat(image.reshape(*image.shape[:2], 1), 3, axis=2)
     if mode not in ("RGB", "L") or image.dtype != np.uint8 or image.shape != (*size, 3):  # of two headers we read one
         raise InputError(f"{path}: its pixels are not those that its header names; replace it with an intact copy")
     _need_all_rows(path)
     return image
 
 
-def image_size(path) -> tuple[int, int]:
+def image_size(path, drop_alpha: bool = False) -> tuple[int, int]:
     """(height, width) in pixels from the file's header; no pixel is decoded.
+
+    `drop_alpha` as in `read_rgb`.
 
     Raises:
         InputError: the file is missing or not a regular one, its header is damaged, it is neither 8-bit RGB nor 8-bit
@@ -103,17 +113,19 @@ def image_size(path) -> tuple[int, int]:
             raise SyntaxError("no pixels")
     except (*_DECODER_ERRORS, MemoryError) as error:
         raise _refusal(path, error) from error
-    if kind not in ("8-bit RGB", "8-bit grey"):
-        raise InputError(f"{path}: holds {kind} pixels; convert it to an 8-bit RGB PNG")
+    if kind not in (*KINDS, *(KINDS_WITH_ALPHA if drop_alpha else ())):
+        otherwise = "; of evaluation images, drop_alpha: True leaves alpha out" if kind in KINDS_WITH_ALPHA else ""
+        raise InputError(f"{path}: holds {kind} pixels; convert it to an 8-bit RGB PNG{otherwise}")
     if height * width > LARGEST:
         raise InputError(f"{path}: {width}x{height} are more than {LARGEST:,} pixels; cut it into tiles")
     return height, width
 
 
-def image_sizes(files: Sequence[Path]) -> np.ndarray:
+def image_sizes(files: Sequence[Path], drop_alpha: bool = False) -> np.ndarray:
     """`image_size` of every file, read by several threads: (N, 2) int64, height and width."""
     with ThreadPoolExecutor(HEADER_THREADS) as pool:
-        return np.array(list(pool.map(image_size, files)), dtype=np.int64).reshape(len(files), 2)
+        sizes = list(pool.map(partial(image_size, drop_alpha=drop_alpha), files))
+    return np.array(sizes, dtype=np.int64).reshape(len(files), 2)
 
 
 def pixel_digest(shape: tuple[int, ...], pieces: Iterable) -> str:
@@ -179,9 +191,9 @@ def _pillow_header(path: Path, header: bytes) -> tuple[str, int, int]:
         bits = meta.get("BitsPerSample", 8)
         depth = int(max(bits) if isinstance(bits, tuple) else bits)
     mode = meta["mode"]
-    if mode in ("RGB", "L"):
-        return f"{depth}-bit {'RGB' if mode == 'RGB' else 'grey'}", height, width
-    return _PILLOW_MODES.get(mode, f"'{mode}'"), height, width
+    if mode in _PILLOW_MODES:
+        return f"{depth}-bit {_PILLOW_MODES[mode]}", height, width
+    return _OTHER_MODES.get(mode, f"'{mode}'"), height, width
 
 
 def _refusal(path: Path, error: BaseException) -> InputError:

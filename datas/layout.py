@@ -95,12 +95,18 @@ def lr_name(stem: str, scale: int) -> str:
 
 
 def checked_pairs(
-    hr_files: Sequence[Path], hr_dir: Path, lr_dir: Path, scale: int, extra_allowed: bool = False
+    hr_files: Sequence[Path],
+    hr_dir: Path,
+    lr_dir: Path,
+    scale: int,
+    extra_allowed: bool = False,
+    drop_alpha: bool = False,
 ) -> tuple[list[tuple[Path, Path]], np.ndarray]:
     """The (HR, LR) files that belong together, after a look at every file's header.
 
     Args:
         hr_files, hr_dir, lr_dir, extra_allowed: as in `find_lr`.
+        drop_alpha: as in `read_rgb`.
 
     Returns:
         pairs in the order of `hr_files`, and their HR sizes (N, 2) int64, height and width.
@@ -111,8 +117,8 @@ def checked_pairs(
     advice = prepare_advice(hr_dir, scale)
     pairs, problems = find_lr(hr_files, hr_dir, lr_dir, scale, extra_allowed)
     stop_on(problems, advice)
-    hr_sizes = image_sizes([hr_file for hr_file, _ in pairs])
-    lr_sizes = image_sizes([lr_file for _, lr_file in pairs])
+    hr_sizes = image_sizes([hr_file for hr_file, _ in pairs], drop_alpha)
+    lr_sizes = image_sizes([lr_file for _, lr_file in pairs], drop_alpha)
     stop_on(size_problems(pairs, hr_sizes, lr_sizes, scale), advice)
     return pairs, hr_sizes
 

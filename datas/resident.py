@@ -67,14 +67,14 @@ class ResidentTrainSet:
 
         An epoch's plan is uploaded whole, some megabytes, so that nothing crosses to the device between epochs.
         """
-        per_epoch, size = self.data.iterations_per_epoch, self.data.config.batch_size
+        per_epoch = self.data.iterations_per_epoch
         for epoch in range(start // per_epoch, -(-stop // per_epoch)):
             plan = self.data.plan(epoch)
             columns = [getattr(plan, name).astype(np.int64) for name in COLUMNS]
             rows = torch.from_numpy(np.stack(columns, axis=1)).to(self.device)
             first, last = max(start, epoch * per_epoch), min(stop, (epoch + 1) * per_epoch)
             for batch in range(first - epoch * per_epoch, last - epoch * per_epoch):
-                yield (rows[batch * size + self.data.rows[0] : batch * size + self.data.rows[1]],)
+                yield (rows[self.data.rows(batch)],)
 
     def crops(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """LR (B, p, p, 3) and HR (B, s p, s p, 3) uint8 crops of plan rows (B, 6)."""

@@ -47,6 +47,8 @@ class TrainConfig(Protocol):
     @property
     def data_augment(self) -> bool: ...
     @property
+    def drop_last(self) -> bool: ...  # leave out what remains of an epoch after its last full batch
+    @property
     def seed(self) -> int: ...
 
 
@@ -66,20 +68,25 @@ class TrainSet:
     Attributes:
         lr_patch: side of the LR crops in pixels.
         num_images: training images in all sources.
-        rows: first row of every batch that this shard yields, and the one after its last.
-        iterations_per_epoch: full batches in an epoch of `data_repeat` times `num_images` samples.
+        share: (rank, world), which part of every batch this shard yields.
+        iterations_per_epoch: batches in an epoch of `data_repeat` times `num_images` samples, the last one smaller than
+            the others where `drop_last` is False and there is a rest.
+        smallest_batch: samples in the smallest batch of an epoch, over all shards.
     """
 
     def __init__(self, sources: Sequence[TrainSource], config: TrainConfig):
         self.sources = tuple(sources)
         self.config = config
         self.lr_patch = config.patch_size // config.scale
-        self.rows = (0, config.batch_size)
+        self.share = (0, 1)
         self._first = np.cumsum([0] + [len(source.lr) for source in sources])  # global index of each source's image 0
         self._plans: dict[int, EpochPlan] = {}  # that of the epoch asked for last
         self.num_images = int(self._first[-1])
         samples = config.data_repeat * self.num_images
-        self.iterations_per_epoch = samples // config.batch_size
+        self.iterations_per_epoch, rest = divmod(samples, config.batch_size)
+        keeps_rest = bool(rest) and not config.drop_last
+        self.iterations_per_epoch += keeps_rest
+        self.smallest_batch = rest if keeps_rest else config.batch_size
         if self.iterations_per_epoch < 1:
             raise InputError(
                 f"batch_size: {config.batch_size} is more than an epoch's {samples} samples "
@@ -101,7 +108,7 @@ class TrainSet:
         return torch.from_numpy(lr_batch), torch.from_numpy(hr_batch)
 
     def shard(self, rank: int, world: int) -> "TrainSet":
-        """A view that yields rows [rank B / world, (rank + 1) B / world) of every batch.
+        """A view that yields rows [rank B / world, (rank + 1) B / world) of every batch of B.
 
         Raises:
             InputError: the batch cannot be divided among `world` processes.
@@ -111,10 +118,15 @@ class TrainSet:
             raise InputError(
                 f"batch_size: {batch_size} cannot be divided among {world} processes; use a multiple of {world}"
             )
-        part = batch_size // world
         view = copy.copy(self)
-        view.rows = (rank * part, (rank + 1) * part)
+        view.share = (rank, world)
         return view
+
+    def rows(self, batch: int) -> slice:
+        """The samples of an epoch that this shard's part of its batch `batch` consists of."""
+        start, (rank, world) = batch * self.config.batch_size, self.share
+        size = min(self.config.batch_size, self.config.data_repeat * self.num_images - start)
+        return slice(start + rank * size // world, start + (rank + 1) * size // world)
 
     def names(self, iteration: int) -> list[str]:
         """The HR file name of each sample of batch `iteration` (this shard's rows of it)."""
@@ -160,8 +172,8 @@ class TrainSet:
 
     def _batch_plan(self, iteration: int) -> EpochPlan:
         epoch, batch = divmod(iteration, self.iterations_per_epoch)
-        start = batch * self.config.batch_size
-        return self.plan(epoch).rows(start + self.rows[0], start + self.rows[1])
+        rows = self.rows(batch)
+        return self.plan(epoch).rows(rows.start, rows.stop)
 
     def _locate(self, image: int) -> tuple[TrainSource, int]:
         """The source of an image of the plan, and its index there."""

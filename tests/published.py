@@ -102,7 +102,7 @@ class PublishedTraining:
 
 def save_run(folder, training, values, config_file="./configs/SSUFSR_light_x2.yml"):
     """The folder of a published run: `models/model_x2_EPOCH.pt` and a config.yml that names its config and resume."""
-    (folder / "models").mkdir(parents=True)
+    (folder / "models").mkdir(parents=True, exist_ok=True)
     (folder / "config.yml").write_text(yaml.safe_dump({"config": config_file, "resume": None, **values}))
     file = folder / "models" / f"model_x{values['scale']}_{training.epoch}.pt"
     training.save(file)

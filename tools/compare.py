@@ -15,9 +15,10 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project's folder, wherever this is started
 
-from config import load_config, parse_overrides
-from datas import open_benchmark_sets, read_rgb, write_png
+from config import load_config
+from datas import read_rgb, write_png
 from evaluation.pictures import side_by_side
+from evaluation.sets import open_sets
 from utils import InputError, run_command
 
 TITLES = ("LR", "bicubic", "SSIU", "HR")
@@ -53,8 +54,7 @@ def main() -> None:
     if arguments.side < config.scale or arguments.out.suffix != ".png" or not config.eval_sets:
         raise InputError(f"--side must be {config.scale} at least, --out a .png file, and eval_sets not empty")
     rows = []
-    named = "eval_sets" in parse_overrides(arguments.set)
-    for images in open_benchmark_sets(config.data_path, config.eval_sets, config.scale, named=named):
+    for images in open_sets(config, arguments.set):
         for pair in images:
             sr_file = arguments.sr / images.name / f"{pair.name}_x{config.scale}.png"
             sr, hr = read_rgb(sr_file), pair.hr

@@ -12,10 +12,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project's folder, wherever this is started
 
-from config import load_config, parse_overrides
-from datas import open_benchmark_sets
+from config import load_config
 from evaluation.evaluator import evaluate_set
 from evaluation.network import open_model, weights_file
+from evaluation.sets import open_sets
 from models import PRECISIONS, ModelError, inference
 from models.devices import device_name, pick_device
 from utils import run_command
@@ -27,8 +27,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a config key")
     arguments = parser.parse_args()
     config = load_config(arguments.config, arguments.set)
-    named = "eval_sets" in parse_overrides(arguments.set)
-    sets = open_benchmark_sets(config.data_path, config.eval_sets, config.scale, named=named)
+    sets = open_sets(config, arguments.set)
     device = pick_device(config.gpu_ids)
     model = open_model(config, weights_file(config), device)
 

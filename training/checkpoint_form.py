@@ -1,6 +1,7 @@
 """What a checkpoint of a run must hold, each entry of its kind: looked at before anything of it is used."""
 
 import math
+from collections.abc import Collection
 
 import torch
 from torch import Tensor
@@ -8,14 +9,16 @@ from torch import Tensor
 from utils import InputError
 
 
-def checked_form(content: dict, path) -> dict:
+def checked_form(content: dict, path, later: Collection[str] = ()) -> dict:
     """`content`, if it has what every checkpoint of a run has, each of its kind.
+
+    What is named in `later` need not be there yet.
 
     Raises:
         InputError: it has not.
     """
     for key, (is_right, form) in FORM.items():
-        if key not in content and key in OPTIONAL:
+        if key not in content and (key in OPTIONAL or key in later):
             continue
         if key not in content or not is_right(content[key]):
             was = f"is {type(content[key]).__name__}, or out of range" if key in content else "is missing"
@@ -60,6 +63,19 @@ def _is_best(value) -> bool:
     )
 
 
+def _are_bests(value) -> bool:
+    """{set: {score: {"value", "iteration", "epoch"}}}."""
+    scores = value.values() if isinstance(value, dict) else [None]
+    entries = [entry for score in scores for entry in (score.values() if isinstance(score, dict) else [None])]
+    return all(
+        isinstance(entry, dict)
+        and isinstance(entry.get("value"), float)
+        and _is_count(entry.get("iteration"))
+        and _is_count(entry.get("epoch"))
+        for entry in entries
+    )
+
+
 def _is_sum(value) -> bool:
     """What the meter has gathered since the last line of the log."""
     if not isinstance(value, dict) or not value:
@@ -84,10 +100,12 @@ def _are_random_states(value) -> bool:
 
 
 FORM = {
+    "epoch": (_is_count, "a whole number from 0 up"),
     "iteration": (_is_count, "a whole number from 0 up"),
     "validated": (_is_count, "a whole number from 0 up"),
     "minutes": (_is_minutes, "a number from 0 up"),
     "best": (_is_best, "psnr, iteration and set"),
+    "bests": (_are_bests, "value, iteration and epoch by set and score"),
     "unlogged": (_is_sum, "sums, steps and seconds"),
     "model_state_dict": (_is_state, "tensors by name"),
     "ema_state_dict": (_is_state, "tensors by name"),
@@ -101,6 +119,7 @@ FORM = {
 }
 OPTIONAL = (
     "validated",
+    "bests",
     "unlogged",
     "ema_state_dict",
     "data",

@@ -12,6 +12,7 @@ from models.weights import read_checkpoint
 from training.checkpoint_form import checked_form
 from training.checkpoints import SavedRun, load_run, run_checkpoints, set_aside
 from training.launch import is_first_process, launch
+from training.published import is_published, keep_config, newest_published, read_published
 from utils import InputError, atomic_write, held_folder, remove_leftovers
 
 CONFIG_FILE = "config.yml"  # a copy for people: a checkpoint holds the config that it was written under
@@ -44,7 +45,7 @@ def held_run(folder: Path, resume: bool) -> Iterator[SavedRun | None]:
         for images in (folder / "images").glob("*"):  # of a validation, see training/validation.py
             remove_leftovers(images)
         saved = find_saved(folder, tidy=True) if resume or _is_restarted(folder) else None
-        launch().first_says(saved.path.name if saved else "")
+        launch().first_says(saved.path.relative_to(folder).as_posix() if saved else "")
         yield saved
 
 
@@ -67,17 +68,24 @@ def _saved_as(path: Path) -> SavedRun:
         raise InputError(
             f"{path}: process {launch().rank} does not see it; all machines need one and the same log_path"
         )
-    return SavedRun(path, checked_form(read_checkpoint(path), path))
+    return read_published(path) if is_published(path) else SavedRun(path, checked_form(read_checkpoint(path), path))
 
 
 def find_saved(folder: Path, tidy: bool = False) -> SavedRun:
-    """The checkpoint that a run goes on from; with `tidy`, bad ones are reported and set aside, and so is a
-    config.yml that says something else."""
+    """The checkpoint that a run goes on from, which may be one of the published code.
+
+    With `tidy`, bad ones are reported and set aside, and so is a config.yml that says something else.
+    """
+    say = _warn if tidy else lambda line: None
+    if not run_checkpoints(folder) and (published := newest_published(folder, say)) is not None:
+        if tidy:
+            keep_config(folder)
+        return published
     if not run_checkpoints(folder) and (folder / CONFIG_FILE).exists():
         raise InputError(
             f"{folder}: no run to go on with: it ended before its first checkpoint; start it with --config"
         )
-    saved, bad = load_run(folder, say=_warn if tidy else lambda line: None)
+    saved, bad = load_run(folder, say)
     if tidy:
         set_aside(bad)
         _put_copy_right(saved)

@@ -29,7 +29,8 @@ def fastest_step(step: TrainStep, process: Process, say: Callable[[str], None]) 
     wanted = step.config.cuda_graph
     possible = process.world == 1 and process.device.type == "cuda"
     waits = step.config.precision == "fp16"  # its loss scaling reads numbers from the device
-    if wanted is True or (wanted == "auto" and possible and not waits and not step.config.compile):
+    uneven = not step.config.drop_last  # an epoch's last batch may be smaller
+    if wanted is True or (wanted == "auto" and possible and not (waits or uneven or step.config.compile)):
         return GraphedStep(step, wanted is True, say)
     return step
 

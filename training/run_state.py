@@ -23,6 +23,7 @@ class Position:
     iteration: int = 0  # steps taken
     minutes: float = 0.0  # time spent in training steps, over all pieces of the run
     best: dict = field(default_factory=lambda: {"psnr": -math.inf, "iteration": 0, "set": ""})
+    bests: dict = field(default_factory=dict)  # of each set and score, {"value", "iteration", "epoch"} of the best
     validated: int = 0  # iteration of the last validation
     unlogged: dict = field(default_factory=dict)  # what the meter has gathered since the last line of the log
 
@@ -116,15 +117,20 @@ def restore(step: TrainStep, saved: SavedRun, config: Config, data: TrainSet) ->
     try:
         step.load_state_dict(content)
         _check_moments(step)
-        torch.set_rng_state(content["random_states"]["torch"])
-        states = content["random_states"]["cuda"]
-        if step.device.type == "cuda" and states:  # files of before hold one for every device that was there
-            torch.cuda.set_rng_state(states[min(step.device.index, len(states) - 1)], step.device)
+        if "random_states" in content:
+            _put_random_states(content["random_states"], step.device)
         names = [entry.name for entry in fields(Position)]
-        return Position(**{name: content[name] for name in names if name in content})
+        begun = {"iteration": content["epoch"] * data.iterations_per_epoch}  # of a file of the published code
+        return Position(**(begun | {name: content[name] for name in names if name in content}))
     except (KeyError, IndexError, RuntimeError, ValueError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise InputError(f"{path}: cannot be resumed with this config ({reason})") from error
+
+
+def _put_random_states(states: dict, device: torch.device) -> None:
+    torch.set_rng_state(states["torch"])
+    if device.type == "cuda" and states["cuda"]:  # files of before hold one for every device that was there
+        torch.cuda.set_rng_state(states["cuda"][min(device.index, len(states["cuda"]) - 1)], device)
 
 
 def _check_moments(step: TrainStep) -> None:

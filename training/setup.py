@@ -20,7 +20,9 @@ from training.graphed import check_graph
 from training.logs import EarlyLog, RunLog
 from training.losses import loss_terms
 from training.processes import Process
+from training.published import is_published, what_is_known
 from training.run_state import Position, Run, restore
+from training.schedule import learning_rate
 from training.step import TrainStep
 from utils import InputError
 
@@ -47,7 +49,14 @@ def open_parts(config: Config, resume: bool, sets_named: bool) -> Parts:
     """
     loss_terms(config)
     notes: list[str] = []
-    sets = open_benchmark_sets(config.data_path, config.eval_sets, config.scale, named=sets_named, say=notes.append)
+    sets = open_benchmark_sets(
+        config.data_path,
+        config.eval_sets,
+        config.scale,
+        named=sets_named,
+        say=notes.append,
+        drop_alpha=config.drop_alpha,
+    )
     torch.manual_seed(config.seed)
     model = create_model(config)
     if config.pretrain and not resume:
@@ -64,8 +73,10 @@ def source_lines(data: TrainSet) -> list[str]:
 
 def dry_run(config: Config, resume: bool, sets_named: bool) -> list[str]:
     """Check the config, the data and the weights; lines that say what would be trained, on what."""
-    check_processes(config, Process.join(config))
+    process = Process.join(config)
+    check_processes(config, process)
     parts = open_parts(config, resume, sets_named)
+    check_last_batch(config, parts.data, process)
     parameters = sum(parameter.numel() for parameter in parts.model.parameters())
     loss = " + ".join(f"{term.weight:g} {term.name}" for term in loss_terms(config) if term.weight)
     per_epoch = parts.data.iterations_per_epoch
@@ -88,6 +99,7 @@ def set_up(
     sets, model, data, notes = open_parts(config, saved is not None, sets_named)
     for note in notes:
         early.say(note)
+    check_last_batch(config, data, process)
     model = model.to(process.device)
     draw, batches = open_batches(data, process, config, early.say)
     backend = training_backend(process, config, model, saved, early.say)
@@ -95,6 +107,8 @@ def set_up(
     eval_backend = validation_backend(process, config, model, sets, saved, early.say)
     step = TrainStep(config, model, wrap(network, config, process), process.device, draw)
     position = restore(step, saved, config, data) if saved else Position()
+    if saved and is_published(saved.path):
+        early.say(what_is_known(saved, learning_rate(config, position.iteration, data.iterations_per_epoch)))
     log = RunLog(folder if process.is_first else None, position.iteration, position.validated)
     run = Run(config, folder, process, data, sets, step, backend, eval_backend, position, log)
     paths = f"training by {backend}" + (f", validation by {eval_backend}" if sets else "")
@@ -110,6 +124,14 @@ def check_processes(config: Config, process: Process) -> None:
     if config.batch_size % (process.world * config.accumulate):
         pieces = f"{process.world} process(es) x accumulate {config.accumulate}"
         raise InputError(f"config key 'batch_size': {config.batch_size} cannot be divided into {pieces}")
+
+
+def check_last_batch(config: Config, data: TrainSet, process: Process) -> None:
+    """Raise InputError if the smaller batch at the end of an epoch cannot be divided as the others are."""
+    if data.smallest_batch % (process.world * config.accumulate):
+        pieces = f"{process.world} process(es) x accumulate {config.accumulate}"
+        problem = f"leaves a last batch of {data.smallest_batch}, which cannot be divided into {pieces}"
+        raise InputError(f"config key 'drop_last': False {problem}; set it to True, or change batch_size")
 
 
 def batch_shape(config: Config, process: Process) -> Shape:

@@ -60,9 +60,20 @@ def log_scores(run: Run, result: SetResult) -> None:
     position = run.position
     standard, official = result.mean("standard"), result.mean("official")
     scores = {"psnr": standard.psnr, "ssim": standard.ssim}
-    scores |= {"official_psnr": official.psnr, "official_ssim": official.ssim, "minutes": position.minutes}
-    run.log.write(f"validation/{result.name}", position.iteration, scores)
+    scores |= {"official_psnr": official.psnr, "official_ssim": official.ssim}
+    bests = note_bests(run, result.name, scores)
+    values = {**scores, "minutes": position.minutes, "bests": bests}
+    run.log.write(f"validation/{result.name}", position.iteration, values)
     run.log.say(f"iteration {position.iteration:,} {result.name}: {standard.psnr:.3f} dB / {standard.ssim:.4f}")
+
+
+def note_bests(run: Run, name: str, scores: dict[str, float]) -> dict[str, dict]:
+    """The best of each score of a set so far, with its iteration and epoch, these scores considered."""
+    iteration, bests = run.position.iteration, run.position.bests.setdefault(name, {})
+    for score, value in scores.items():
+        if score not in bests or value > bests[score]["value"]:
+            bests[score] = {"value": value, "iteration": iteration, "epoch": iteration // run.per_epoch}
+    return bests
 
 
 def note_best(run: Run, result: SetResult) -> None:

@@ -43,7 +43,7 @@ def found(data_path, *hr_dirs, sets=("Mine",)) -> list[str]:
     for folder in {*hr_dirs, *(data_path / "benchmark" / name / "HR" for name in sets)}:
         make_lr(folder, [2])
     source = {"data_path": data_path, "data": [{"path": str(folder)} for folder in hr_dirs], "cache_path": ""}
-    sampling = {"patch_size": 16, "batch_size": 1, "data_repeat": 1, "data_augment": True, "seed": 1}
+    sampling = {"patch_size": 16, "batch_size": 1, "data_repeat": 1, "data_augment": True, "drop_last": True, "seed": 1}
     data = open_train_set(SimpleNamespace(scale=2, training_dataset="sample", **source, **sampling))
     return leaks(data, [BenchmarkSet(data_path, name, 2) for name in sets])
 

@@ -106,6 +106,23 @@ def test_16_bit_rgb_tiff_is_refused(tmp_path):
     assert "16-bit RGB" in message(read_rgb, tmp_path / "a.tif")
 
 
+@pytest.mark.parametrize("suffix", ["png", "tif", "webp"])
+def test_of_an_image_with_alpha_the_colours_are_read_as_they_are_stored_where_that_is_asked_for(tmp_path, suffix):
+    image = random_image(channels=4)
+    image[..., 3] |= 1  # WebP keeps no colour where nothing is seen of it
+    path = tmp_path / f"a.{suffix}"
+    iio.imwrite(path, image, plugin="pillow", **({"lossless": True} if suffix == "webp" else {}))
+    assert "drop_alpha: True leaves alpha out" in message(read_rgb, path)
+    assert np.array_equal(read_rgb(path, drop_alpha=True), image[..., :3])
+    assert image_size(path, drop_alpha=True) == image.shape[:2]
+
+
+def test_of_a_grey_image_with_alpha_too(tmp_path):
+    image = random_image(channels=4)[..., :2]
+    Image.fromarray(image, mode="LA").save(tmp_path / "a.png")
+    assert np.array_equal(read_rgb(tmp_path / "a.png", drop_alpha=True), np.repeat(image[..., :1], 3, axis=2))
+
+
 @pytest.mark.parametrize("kept", [0, 10, 30, 400, -1])
 def test_a_truncated_png_is_refused_by_name(tmp_path, kept):
     path = tmp_path / "cut.png"

@@ -10,7 +10,8 @@ from datas.train_set import open_train_set
 def test_every_crop_of_two_epochs_equals_the_loaders(tiny_config, tiny_data):
     hr = str(tiny_data / "Sample" / "Sample_train_HR")
     entries = [{"path": hr, "weight": 2.0}, {"path": str(tiny_data / "benchmark" / "Sample" / "HR")}]
-    data = open_train_set(load_config(tiny_config(data=entries, batch_size=5)))
+    data = open_train_set(load_config(tiny_config(data=entries, batch_size=5, drop_last=False)))
+    assert data.smallest_batch == 2  # of 8 images, four times each
     resident = ResidentTrainSet(data, torch.device("cpu"))
     stop = 2 * data.iterations_per_epoch
     oriented = set()

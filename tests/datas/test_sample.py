@@ -30,7 +30,7 @@ def test_training_and_test_subjects_are_disjoint():
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_it_serves_for_training_with_the_published_patch(data_path, scale):
     source = {"data_path": data_path, "training_dataset": "sample", "data": (), "cache_path": ""}
-    sampling = {"batch_size": 4, "data_repeat": 2, "data_augment": True, "seed": 2024}
+    sampling = {"batch_size": 4, "data_repeat": 2, "data_augment": True, "drop_last": True, "seed": 2024}
     config = SimpleNamespace(scale=scale, patch_size=64 * scale, **source, **sampling)
     lr_batch, hr_batch = open_train_set(config)[0]
     assert (lr_batch.shape, hr_batch.shape) == ((4, 64, 64, 3), (4, 64 * scale, 64 * scale, 3))

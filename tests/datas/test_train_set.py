@@ -52,6 +52,7 @@ def open_set(data_path, **changes):
         "batch_size": 4,
         "data_repeat": 3,
         "data_augment": True,
+        "drop_last": True,
         "seed": 2024,
         "cache_path": "",
     }
@@ -112,6 +113,18 @@ def test_an_epoch_sees_every_image_data_repeat_times(data_path):
 
 def test_the_rest_of_an_epoch_that_fills_no_batch_is_left_out(data_path):
     assert open_set(data_path, batch_size=5).iterations_per_epoch == 3
+
+
+def test_with_drop_last_false_the_rest_is_a_smaller_batch_and_every_image_comes_as_often(data_path):
+    train_set = open_set(data_path, batch_size=4, data_repeat=3, drop_last=False)
+    assert train_set.iterations_per_epoch == 5
+    assert [len(train_set[iteration][0]) for iteration in range(6)] == [4, 4, 4, 4, 2, 4]
+    names = [name for iteration in range(5, 10) for name in train_set.names(iteration)]
+    assert sorted(names) == sorted(3 * [f"{number:04d}.png" for number in range(6)])
+    shards = [train_set.shard(rank, 2) for rank in range(2)]
+    for iteration in (4, 5):
+        parts = [shard[iteration] for shard in shards]
+        assert same([torch.cat(tensors) for tensors in zip(*parts, strict=True)], train_set[iteration])
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])

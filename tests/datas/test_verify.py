@@ -34,7 +34,7 @@ def data(data_path):
 
 def opened(data_path):
     source = {"data_path": data_path, "training_dataset": "sample", "data": (), "cache_path": ""}
-    sampling = {"patch_size": 16, "batch_size": 1, "data_repeat": 1, "data_augment": True, "seed": 1}
+    sampling = {"patch_size": 16, "batch_size": 1, "data_repeat": 1, "data_augment": True, "drop_last": True, "seed": 1}
     return open_train_set(SimpleNamespace(scale=2, **source, **sampling))
 
 

@@ -27,6 +27,18 @@ def test_learning_rate_warms_up_linearly_then_falls(tiny_config):
     assert rates[5:] == sorted(rates[5:], reverse=True)
 
 
+def test_the_published_warm_up_is_torchs_linear_one_from_zero_before_a_cosine_of_epochs_and_warm_up(tiny_config):
+    config = load_config(tiny_config(epochs=10, warmup_epochs=4, warmup="published"))
+    rates = [learning_rate(config, 6 * epoch, 6) for epoch in range(10)]
+    assert rates[:5] == pytest.approx([0, 0.25e-3, 0.5e-3, 0.75e-3, 1e-3])
+    optimizer = torch.optim.AdamW([torch.zeros(1)], lr=1e-3)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=10 + 4, eta_min=1e-6)
+    for epoch in range(4, 10):
+        assert learning_rate(config, 6 * epoch + 5, 6) == pytest.approx(schedule.get_last_lr()[0], rel=1e-9)
+        optimizer.step()
+        schedule.step()
+
+
 def test_progress_is_the_further_of_iterations_and_clock(tiny_config):
     config = load_config(tiny_config(epochs=10, schedule="progress", max_minutes=2.0))
     half = (1e-3 + 1e-6) / 2
