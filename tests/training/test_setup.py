@@ -120,3 +120,18 @@ def test_the_best_of_another_set_is_no_measure(tmp_path):
     run.position.best = {"psnr": 40.0, "iteration": 3, "set": "Easy"}
     note_best(run, Result)
     assert run.position.best == {"psnr": 30.0, "iteration": 7, "set": "Set5"}
+
+
+def test_the_smaller_last_batch_is_trained_on_and_counted_as_an_iteration(tiny_config, tmp_path):
+    config = load_config(tiny_config(batch_size=5, drop_last=False, epochs=1, log_every=1, eval_sets=[]))
+    train(config, tmp_path / "run")
+    content = read_checkpoint(run_checkpoints(tmp_path / "run")[0])
+    assert (content["iteration"], content["epoch"]) == (5, 1)  # 24 samples
+
+
+def test_a_last_batch_that_cannot_be_divided_is_refused(tiny_config, tmp_path):
+    config = load_config(tiny_config(batch_size=10, accumulate=5, drop_last=False))
+    with pytest.raises(
+        InputError, match="'drop_last': False leaves a last batch of 4, which cannot be divided into 1 p"
+    ):
+        train(config, tmp_path / "run")
