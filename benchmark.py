@@ -1,10 +1,11 @@
-"""Time and memory of SSIU, always beside the literal reference path in the same process.
+"""Time and memory of SSIU and of other networks, always beside the literal reference path in the same process.
 
     python benchmark.py inference                               x2, x3, x4 at 720p, 1080p and 4K
     python benchmark.py inference --scales 4 --outputs 720p --repeats 5 --json x4.json
     python benchmark.py training --batch 40                     one step: crops on the device to updated weights
     python benchmark.py data --config configs/SSUFSR_light_x4.yml --set data_path=./data
     python benchmark.py inference --config mine.yml             another network, beside its own plain path
+    python benchmark.py inference --model my_networks:Shallow   another network, beside SSIU
     python benchmark.py pictures --scales 4 --megapixels 12 50  row by row and whole, beside 720p (evaluation/large.py)
 
 The reference is models/literal.py, a transcription of the network's equations (unfold, einsum, hand-written LayerNorm).
@@ -36,15 +37,17 @@ from datas.images import LARGEST
 from datas.sample import make_sample
 from evaluation.large import HEADER as PICTURES_HEADER
 from evaluation.large import Case, measure_pictures
+from evaluation.paths import ITEM_BYTES, candidates, inference_paths, open_peer
+from evaluation.peers import add_run_options
 from evaluation.report import versions, write_json
 from evaluation.timing import Timing, ceilings, measure, milliseconds_of
-from models import BACKENDS, ModelError, create_model, inference, matmul_precision, training_network
+from models import BACKENDS, ModelError, create_model, matmul_precision, training_network
 from models.determinism import deterministic
 from models.devices import device_name, pick_device
 from models.literal import LiteralSSIU
 from models.memory import keep_freed_memory
-from models.registry import SSUFSR
-from tools.profile_model import profile
+from models.registry import SSUFSR, network_name
+from tools.profile_model import network_facts, profile
 from training.batches import open_batches
 from training.graphed import GraphedStep
 from training.processes import Process
@@ -56,7 +59,13 @@ MOST_THREADS = 1024
 OUTPUTS = {"720p": (1280, 720), "1080p": (1920, 1080), "4K": (3840, 2160)}
 LR_PATCH = 64
 LITERAL, PLAIN = "literal float32", "plain float32"
-ITEM_BYTES = {"float32": 4, "tf32": 4, "tf32x3": 4, "bf16": 2, "fp16": 2}
+GOES_WITH = {  # the benchmarks that read an option
+    "outputs": ("inference",), "batch": ("training",), "config": ("inference", "training", "data"),
+    "set": ("inference", "training", "data"), "threads": ("inference", "training"),
+    "keep_memory": ("inference", "training"), "megapixels": ("pictures",), "backend": ("pictures",),
+    "memory": ("pictures",),
+    **dict.fromkeys(("model", "model_args", "weights", "tile", "overlap"), ("inference",)),
+}  # fmt: skip
 
 
 def floor_maps(scale: int, n_blocks: int) -> float:
@@ -69,14 +78,17 @@ def floor_maps(scale: int, n_blocks: int) -> float:
     return 11 * n_blocks + 5 + (9 if scale == 4 else 1)
 
 
-def shares(config: Config, precision: str, pixels: int, multiply_adds: int, timing: Timing, rates: dict) -> dict:
-    """Fractions of the measured copy bandwidth and matrix rate; `pixels` are those of the padded LR input."""
-    if config.model != SSUFSR:
-        return {}
-    traffic = floor_maps(config.scale, config.n_blocks) * config.n_feats * pixels * ITEM_BYTES[precision]
-    floor_ms = traffic / rates["copy"] / 1e6
-    found = {"bandwidth_floor_ms": floor_ms, "bandwidth_share": floor_ms / timing.median}
-    if precision in rates:
+def shares(
+    config: Config, precision: str, pixels: int, multiply_adds: int | None, timing: Timing, rates: dict
+) -> dict[str, float]:
+    """Fractions of what was measured: of the copy bandwidth, for SSIU, whose padded LR input has so many `pixels`; and
+    of the matrix rate, where the multiply-adds are known."""
+    found = {}
+    if config.model == SSUFSR:
+        traffic = floor_maps(config.scale, config.n_blocks) * config.n_feats * pixels * ITEM_BYTES[precision]
+        floor_ms = traffic / rates["copy"] / 1e6
+        found = {"bandwidth_floor_ms": floor_ms, "bandwidth_share": floor_ms / timing.median}
+    if precision in rates and multiply_adds is not None:
         found["matrix_share"] = 2 * multiply_adds / (timing.median * 1e9) / rates[precision]
     return found
 
@@ -124,47 +136,34 @@ def literal_inference(model: nn.Module, config: Config, name: str) -> Callable:
     return network
 
 
-def candidates(model: nn.Module, device: torch.device, training: bool) -> list[tuple[str, str]]:
-    """(backend, precision) pairs that can run here, the plain float32 one first."""
-    wanted = [("plain", "float32")]
-    if device.type == "cuda":
-        wanted += [("plain", "bf16")] + [("triton", precision) for precision in ITEM_BYTES]
-    else:
-        wanted += [("plain", "bf16")] + ([] if training else [("cpu", "float32"), ("cpu", "bf16")])
-    possible, choose = [], training_network if training else inference
-    for backend, precision in wanted:
-        try:
-            choose(model, device, backend, precision)
-        except ModelError as error:
-            print(f"left out: {error}")
-        else:
-            possible.append((backend, precision))
-    return possible
-
-
 def benchmark_inference(arguments, device: torch.device, rates: dict) -> list[dict]:
     """One row per scale, output size and path."""
     found = []
-    for config in benchmark_configs(arguments, []):
+    configs = benchmark_configs(arguments, [])
+    peers = [open_peer(config, arguments, device) if arguments.model else None for config in configs]
+    for config, peer in zip(configs, peers, strict=True):
         scale = config.scale
         torch.manual_seed(0)
         model = create_model(config).to(device).eval()
         for output in arguments.outputs:
             width, height = (-(-side // scale) for side in OUTPUTS[output])
             x = torch.rand(1, 3, height, width, device=device)
-            networks = {name: literal_inference(model, config, name) for name in literals(config, device)}
-            for backend, precision in candidates(model, device, training=False):
-                networks[f"{backend} {precision}"] = inference(model, device, backend, precision)[0]
+            own = {name: literal_inference(model, config, name) for name in literals(config, device)}
+            own |= inference_paths(model, device)
+            others = peer.paths(device) if peer else {}
+            runs = {name: partial(network, x) for name, network in {**own, **others}.items()}
             with torch.no_grad():
-                runs = {name: partial(network, x) for name, network in networks.items()}
                 outputs, timings = measure(runs, device, arguments.repeats)
-            truth = outputs[reference(config)]
-            errors = {name: (output - truth).abs().max().item() for name, output in outputs.items()}
-            del networks, runs  # with the memory of their graphs, before the next are recorded
+            compared = [(config, list(own), reference(config))]
+            if peer:
+                compared.append((peer.config, list(others), next(iter(others))))
+            del own, others, runs  # with the memory of their graphs, before the next are recorded
             pixels = (16 * -(-width // 16)) * (16 * -(-height // 16))
-            multiply_adds = profile(config, *OUTPUTS[output])[1][1]
-            what = {"scale": scale, "output": output}
-            found += rows(what, config, timings, errors, pixels, multiply_adds, rates)
+            for its, names, truth in compared:
+                what = {"scale": scale, "output": output, "network": network_name(its)}
+                errors = {name: (outputs[name] - outputs[truth]).abs().max().item() for name in names}
+                multiply_adds = network_facts(its, *OUTPUTS[output])["multiply_adds"]
+                found += rows(what, its, timings, timings[reference(config)], errors, pixels, multiply_adds, rates)
     return found
 
 
@@ -197,7 +196,8 @@ def benchmark_training(arguments, device: torch.device, rates: dict) -> list[dic
         del steps, runs, in_fixed_order  # with the memory of their graphs, before the next are recorded
         multiply_adds = 3 * arguments.batch * profile(base, scale * LR_PATCH, scale * LR_PATCH)[1][1]
         pixels = 3 * arguments.batch * LR_PATCH**2  # forward, and backward for inputs and for weights
-        found += rows({"scale": scale, "batch": arguments.batch}, base, timings, errors, pixels, multiply_adds, rates)
+        what, truth_timing = {"scale": scale, "batch": arguments.batch}, timings[reference(base)]
+        found += rows(what, base, timings, truth_timing, errors, pixels, multiply_adds, rates)
     return found
 
 
@@ -245,20 +245,29 @@ def _patches_per_second(name: str, batches: Callable, draw: Callable, size: int,
     return {"path": name, "patches_per_second": 1000 * counted * size / milliseconds}
 
 
-def rows(what: dict, config, timings: dict, errors: dict, pixels: int, multiply_adds: int, rates: dict) -> list[dict]:
-    """The rows of one comparison, and a printed line for each."""
+def rows(
+    what: dict,
+    config: Config,
+    timings: dict[str, Timing],
+    of_reference: Timing,
+    errors: dict[str, float],
+    pixels: int,
+    multiply_adds: int | None,
+    rates: dict,
+) -> list[dict]:
+    """The rows of the paths that `errors` names, and a printed line for each."""
     found = []
-    for name, timing in timings.items():
-        precision = name.split()[1]
+    for name, error in errors.items():
+        precision, timing = name.split()[1], timings[name]
         row = {
             **what,
             "path": name,
             "median_ms": timing.median,
             "p95_ms": timing.p95,
             "rounds": len(timing.milliseconds),
-            "ratio": timings[reference(config)].median / timing.median,
+            "ratio": of_reference.median / timing.median,
             "peak_mib": timing.peak_mib,
-            "difference": errors[name],
+            "difference": error,
             **shares(config, precision, pixels, multiply_adds, timing, rates),
         }
         found.append(row)
@@ -285,20 +294,23 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=list(BENCHMARKS))
     parser.add_argument("--scales", type=int, nargs="+", default=[2, 3, 4], choices=(2, 3, 4))
-    parser.add_argument("--outputs", nargs="+", default=list(OUTPUTS), choices=OUTPUTS, help="sizes of the SR image")
-    parser.add_argument("--batch", type=int, default=40, help="patches per training step (default %(default)s)")
+    parser.add_argument("--outputs", nargs="+", choices=OUTPUTS, help="sizes of the SR image (default: all)")
+    parser.add_argument("--batch", type=int, help="patches per training step (default 40)")
     parser.add_argument("--repeats", type=int, help="counted rounds (default 20; pictures: 1)")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda, where there is one")
     parser.add_argument("--gpu", type=int, default=0, help="number of the CUDA device (default %(default)s)")
     parser.add_argument("--threads", type=int, help="of PyTorch and the compiled path (default: the cores)")
-    parser.add_argument("--keep-memory", action="store_true", help="keep what is freed, as train.py and test.py do")
+    parser.add_argument(
+        "--keep-memory", action="store_true", default=None, help="keep what is freed, as train.py and test.py do"
+    )
     parser.add_argument("--megapixels", type=float, nargs="+", help="pictures: sizes of the LR image (default 12 50)")
     parser.add_argument("--backend", choices=BACKENDS, help="pictures: see models/backends.py (default auto)")
     parser.add_argument("--memory", type=float, metavar="MIB", help="pictures: that the maps of rows may take")
     parser.add_argument(
         "--config", help="its network, or for data its images (default: the paper's configs, the sample)"
     )
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a config key")
+    parser.add_argument("--set", action="append", metavar="KEY=VALUE", help="override a config key")
+    add_run_options(parser)
     parser.add_argument("--json", type=Path, help="also write every figure to this file")
     return parser.parse_args()
 
@@ -318,24 +330,36 @@ BENCHMARKS = {
 }
 
 
-def main() -> int:
-    arguments = parse_arguments()
-    if arguments.repeats is None:
-        arguments.repeats = 1 if arguments.what == "pictures" else 20
+def check_options(arguments: argparse.Namespace) -> None:
+    """Raise InputError for an option that nothing would read, or a number out of range; fill in defaults."""
+    for name, benchmarks in GOES_WITH.items():
+        if getattr(arguments, name) is not None and arguments.what not in benchmarks:
+            fitting = " and ".join(benchmarks)
+            raise InputError(f"{_option(name)}: goes with {fitting}, not with {arguments.what}; leave it out")
+    for name in ("model_args", "weights", "tile", "overlap"):
+        if getattr(arguments, name) is not None and arguments.model is None:
+            raise InputError(f"{_option(name)}: goes with --model; leave it out")
+    repeats = 1 if arguments.what == "pictures" else 20
+    for name, value in {"repeats": repeats, "outputs": list(OUTPUTS), "batch": 40, "set": []}.items():
+        if getattr(arguments, name) is None:
+            setattr(arguments, name, value)
     if arguments.repeats < 1 or arguments.batch < 1:
         raise InputError("--repeats and --batch must be at least 1")
-    alone = [name for name in ("megapixels", "backend", "memory") if getattr(arguments, name) is not None]
-    if arguments.what != "pictures" and alone:
-        raise InputError(f"--{alone[0]}: goes with pictures alone; leave it out")
-    given = [name for name in ("threads", "keep_memory") if getattr(arguments, name) not in (None, False)]
-    if arguments.what not in ("inference", "training") and given:
-        raise InputError(f"--{given[0].replace('_', '-')}: goes with inference and training; leave it out")
     if arguments.threads is not None and not 1 <= arguments.threads <= MOST_THREADS:
         raise InputError(f"--threads: must be from 1 to {MOST_THREADS}")
     if arguments.memory is not None and not arguments.memory > 0:
         raise InputError("--memory: must be above 0")
     if not all(0 < size <= LARGEST / 1e6 for size in arguments.megapixels or ()):
         raise InputError(f"--megapixels: must be above 0 and at most {LARGEST / 1e6:.0f}")
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def main() -> int:
+    arguments = parse_arguments()
+    check_options(arguments)
     device = chosen_device(arguments)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)

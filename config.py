@@ -30,7 +30,7 @@ Switch = typing.Literal["auto", True, False]
 @dataclass(frozen=True, kw_only=True)
 class Config:
     # --- network (paper, section III) ---
-    model: str  # 'SSUFSR', the name in published files; 'package.module:Name' for another (docs/extending.md)
+    model: str  # 'SSUFSR', the name in published files; another is package.module:Name or spandrel:FILE (docs/peers.md)
     model_args: dict = field(default_factory=dict)  # keyword arguments of another network
     scale: int  # s: 2, 3 or 4
     n_feats: int = 0  # C, channels; 64 in the paper. SSUFSR must have this and the next two, another network none
@@ -123,7 +123,7 @@ class Config:
             yield key, any(isinstance(n, int) and not -(2**63) <= n < 2**63 for n in numbers), "does not fit in 63 bits"
         other = self.model != SSUFSR
         unnamed = other and ":" not in self.model
-        yield "model", unnamed, "is unknown; the network of this project is 'SSUFSR', any other is package.module:Name"
+        yield "model", unnamed, "is unknown; SSIU is 'SSUFSR', any other is package.module:Name or spandrel:FILE"
         yield "model_args", not other and self.model_args, "is for other networks; SSUFSR has config keys of its own"
         yield "scale", other and self.scale not in SCALES, f"is not one of {', '.join(map(str, SCALES))}"
         yield "rgb_range", self.rgb_range != 1.0, "is not supported; images are RGB in [0, 1]: use 1.0"

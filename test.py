@@ -1,4 +1,4 @@
-"""Evaluate SSIU on benchmark sets.
+"""Evaluate SSIU, or another network under the same rules, on benchmark sets.
 
     python test.py --config ./configs/SSUFSR_light_x4.yml --set data_path=./data
     python test.py --config ./configs/SSUFSR_light_x2.yml --set pretrain=pretrain_model/model_x2_290.pt --json x2.json
@@ -6,6 +6,8 @@
     python test.py --config ./configs/SSUFSR_light_x4.yml --set 'eval_sets=[MyPhotos]' --lr-only
     python test.py --config ./configs/SSUFSR_light_x4.yml --set 'eval_sets=[B100]' --timings
     torchrun --nproc_per_node=4 test.py --config ... --set 'gpu_ids=[0, 1, 2, 3]'       images shared among four GPUs
+    python test.py --config ./configs/SSUFSR_light_x4.yml --model my_networks:Shallow --weights shallow.safetensors
+    python test.py --config ./configs/SSUFSR_light_x4.yml --model spandrel:HAT_x4.pth --tile 256
 
 Weights are those of the config key `pretrain`; where it is empty, those that come with the project for the scale.
 """
@@ -15,17 +17,20 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from evaluation.peers import add_run_options, named_config, named_setting
 from evaluation.spent import Laps
 from utils import InputError, held_folder, make_folder, remove_leftovers
 
 if TYPE_CHECKING:  # what imports PyTorch is imported where it is used: --help must not wait for it
     from config import Config
+    from evaluation.report import Setting
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", required=True, help="YAML file, see configs/")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a config key")
+    add_run_options(parser)
     parser.add_argument("--out", type=Path, help="folder of per_image.csv and SR images (default results/CONFIG)")
     parser.add_argument("--json", type=Path, help="also write means, images, config, versions and device to this file")
     parser.add_argument("--save-images", action="store_true", help="write SR images, one folder per set")
@@ -48,51 +53,44 @@ def main(arguments: argparse.Namespace, laps: Laps) -> None:
     from config import load_config
     from training.launch import is_first_process
 
-    config = load_config(arguments.config, arguments.set)
+    config = named_config(load_config(arguments.config, arguments.set), arguments)
+    setting = named_setting(config, arguments)
     check_json(arguments.json)
     if not config.eval_sets:
         raise InputError(f"{arguments.config}: config key 'eval_sets' is empty: there is nothing to evaluate")
-    out = arguments.out or Path("results") / Path(arguments.config).stem
+    name = f"-{setting.name}" if arguments.model else ""
+    out = arguments.out or Path("results") / f"{Path(arguments.config).stem}{name}"
     if not is_first_process():
-        evaluate(arguments, config, out, laps)
+        evaluate(arguments, config, setting, out, laps)
         return
     with held_folder(out):
         for name in config.eval_sets:
             remove_leftovers(out / name)
-        evaluate(arguments, config, out, laps)
+        evaluate(arguments, config, setting, out, laps)
 
 
-def evaluate(arguments: argparse.Namespace, config: "Config", out: Path, laps: Laps) -> None:
+def evaluate(arguments: argparse.Namespace, config: "Config", setting: "Setting", out: Path, laps: Laps) -> None:
     """Open everything, super-resolve and score every set, print and write what was found."""
-    from config import parse_overrides
-    from datas import open_benchmark_sets
     from evaluation import report
-    from evaluation.evaluator import evaluate_set, self_ensemble
-    from evaluation.network import open_model, weights_file
-    from models import inference
+    from evaluation.evaluator import evaluate_set
+    from evaluation.network import open_network, weights_file
+    from evaluation.sets import open_sets
     from models.devices import device_name
     from models.memory import keep_freed_memory
     from training.processes import Process
-    from yaml_file import read_yaml
 
     keep_freed_memory()
     laps.end("starting")
     process = Process.join(config)
     say = print if process.is_first else lambda text: None
-    named = "eval_sets" in parse_overrides(arguments.set)
-    sets = open_benchmark_sets(config.data_path, config.eval_sets, config.scale, arguments.lr_only, named, say)
+    sets = open_sets(config, arguments.set, arguments.lr_only, say)
     weights = weights_file(config)
-    facts = read_yaml(weights.with_suffix(".yml")) if arguments.model_card else {}
-
-    model = open_model(config, weights, process.device)
-    once, backend = inference(
-        model, process.device, config.backend, config.eval_precision, say=say, memory_mib=config.memory or None
-    )
-    network = self_ensemble(once) if arguments.self_ensemble else once
-    origin = "" if config.pretrain else " (shipped: pretrain is empty)"
+    facts = report.card_facts(weights) if arguments.model_card else {}
+    network, backend = open_network(config, weights, process.device, setting, say)
+    origin = " (shipped: pretrain is empty)" if setting.name == report.SSIU and not config.pretrain else ""
     where = device_name(process.device) if process.world == 1 else f"{process.world} x {device_name(process.device)}"
-    averaged = ", self-ensemble x8" if arguments.self_ensemble else ""
-    say(f"weights: {weights}{origin}; {config.eval_precision} on {where}, backend {backend}{averaged}")
+    how = ", ".join([f"{config.eval_precision} on {where}", f"backend {backend}", *setting.ways])
+    say(f"weights: {weights or 'none'}{origin}; {how}")
     laps.end("opening")
 
     results, written = [], [out / "per_image.csv"]
@@ -109,16 +107,18 @@ def evaluate(arguments: argparse.Namespace, config: "Config", out: Path, laps: L
     laps.end("evaluating")
 
     if process.is_first:
-        special = report.special_conditions(config.eval_precision, arguments.self_ensemble)
-        printed = report.table(results, config.scale, special)
+        printed = report.table(results, config.scale, setting)
         print(printed)
-        report.write_csv(out / "per_image.csv", results)
-        summary = report.as_json(results, config, weights, where, arguments.self_ensemble)
-        if arguments.json:
-            report.write_json(arguments.json, summary)
-            written.append(arguments.json)
-        if arguments.model_card:
-            written.append(report.write_model_card(weights, facts, printed, summary))
+        report.write_csv(out / "per_image.csv", results, setting)
+        if arguments.json or arguments.model_card:
+            from tools.profile_model import network_facts
+
+            summary = report.as_json(results, config, weights, where, setting, network_facts(config))
+            if arguments.json:
+                report.write_json(arguments.json, summary)
+                written.append(arguments.json)
+            if arguments.model_card:
+                written.append(report.write_model_card(facts, printed, summary))
         print("\n".join(["", *(f"wrote {file}" for file in written)]))
         laps.end("reporting")
         if arguments.timings:

@@ -1,33 +1,68 @@
-"""The network that is evaluated: which weights, and the module with them."""
+"""The network that is evaluated: which weights, the module with them, and what images go through."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from config import Config
-from models import create_model
+from evaluation.evaluator import Network, self_ensemble
+from evaluation.report import Setting
+from evaluation.tiles import tiled
+from models import create_model, inference
 from models.registry import SSUFSR
+from models.spandrel_network import SPANDREL, SpandrelNetwork
 from models.weights import SHIPPED, load_weights, shipped_weights
 from utils import InputError
 
 
-def weights_file(config: Config) -> Path:
-    """That of the config key `pretrain`; where it is empty, the one that comes with the project for the scale.
+def weights_file(config: Config) -> Path | None:
+    """That of the config key `pretrain`, or the file of a spandrel:FILE. Where `pretrain` is empty, the one that comes
+    with the project for the scale; None for another network, which may have no weights.
 
     Raises:
-        InputError: it is empty, and the network is not the project's own.
         ModelError: no weights of this scale come with the project.
     """
+    if config.model.startswith(SPANDREL):
+        return Path(config.model.removeprefix(SPANDREL))
     if config.pretrain:
         return Path(config.pretrain)
-    if config.model != SSUFSR:
-        raise InputError(f"config key 'pretrain': is empty; no weights of {config.model} come with the project")
-    return shipped_weights(SHIPPED, config.scale)
+    return shipped_weights(SHIPPED, config.scale) if config.model == SSUFSR else None
 
 
-def open_model(config: Config, weights: Path, device: torch.device) -> nn.Module:
-    """The network with these weights, on the device and in evaluation mode. Raises ModelError if they do not fit."""
+def open_model(config: Config, weights: Path | None, device: torch.device) -> nn.Module:
+    """The network with these weights, on the device and in evaluation mode.
+
+    Raises:
+        InputError: a network with weights of its own, and no file of them.
+        ModelError: they do not fit.
+    """
     model = create_model(config)
-    load_weights(model, weights)
+    if not config.model.startswith(SPANDREL):
+        if weights is not None:
+            load_weights(model, weights)
+        elif model.state_dict():
+            advice = f"no weights of {config.model} come with the project; name a file with --weights or pretrain"
+            raise InputError(f"config key 'pretrain': is empty; {advice}")
     return model.to(device).eval()
+
+
+def open_network(
+    config: Config, weights: Path | None, device: torch.device, setting: Setting, say: Callable[[str], None]
+) -> tuple[Network, str]:
+    """(what float32 (1, 3, H, W) goes through, backend), with the tiles and the self-ensemble of the setting.
+
+    Raises:
+        InputError, ModelError: see `open_model` and `models.backends.inference`.
+    """
+    model = open_model(config, weights, device)
+    if isinstance(model, SpandrelNetwork):
+        against = "; spandrel advises against tiles for it" if setting.tiles and not model.takes_tiles else ""
+        say(f"network: {model.architecture} x{config.scale}, as spandrel found it{against}")
+    memory = config.memory or None
+    bounded, backend = inference(model, device, config.backend, setting.precision, say=say, memory_mib=memory)
+    network: Network = bounded
+    if setting.tiles is not None:
+        network = tiled(network, setting.tiles, config.scale)
+    return self_ensemble(network) if setting.self_ensemble else network, backend

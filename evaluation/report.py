@@ -14,8 +14,10 @@ from pathlib import Path
 from config import Config
 from evaluation.evaluator import PROTOCOLS, SetResult
 from evaluation.metrics import Scores, rounded_like_the_paper
+from evaluation.tiles import Tiles
 from models.weights import file_hash
-from utils import atomic_write
+from utils import InputError, atomic_write
+from yaml_file import read_yaml
 
 # The paper's table for SSIU trained on DF2K: PSNR / SSIM under the `official` protocol, rounded upwards.
 PAPER = {
@@ -41,6 +43,7 @@ PAPER = {
         "Manga109": Scores(31.60, 0.9242),
     },
 }
+SSIU = "SSIU"  # the network whose figures these are
 LEGEND = (
     "PSNR (dB) / SSIM on Y. standard: uint8 SR, float64 Y. official: the paper's protocol, its means rounded upwards\n"
     "as the paper prints them; 'paper' and the difference compare with those. bicubic: standard protocol."
@@ -58,18 +61,36 @@ TIME_LEGEND = (
 )
 
 
-def special_conditions(precision: str, ensemble: bool) -> str:
-    """What sets an evaluation apart from the usual one, as 'self-ensemble x8, bf16'; empty for the usual one."""
-    return ", ".join(["self-ensemble x8"] * ensemble + [precision] * (precision != "float32"))
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What was evaluated, and how: `name` is that of the network, `special` what sets it apart from the usual one."""
+
+    name: str
+    precision: str
+    self_ensemble: bool = False
+    tiles: Tiles | None = None
+
+    @property
+    def ways(self) -> list[str]:
+        """How images go through the network, where not as usual."""
+        return [f"{self.tiles}"] * (self.tiles is not None) + ["self-ensemble x8"] * self.self_ensemble
+
+    @property
+    def special(self) -> str:
+        """As 'self-ensemble x8, bf16'; empty for the usual evaluation."""
+        return ", ".join(self.ways + [self.precision] * (self.precision != "float32"))
 
 
-def table(results: list[SetResult], scale: int, special: str = "") -> str:
+def table(results: list[SetResult], scale: int, setting: Setting | None = None) -> str:
     """The results as a Markdown table, one row per set; sets without HR have a time only.
 
-    What is `special` about the evaluation stands in the header line.
+    The header line names a network that is not SSIU, and what is special about the evaluation.
     """
-    first = f"set ({special})" if special else "set"
-    header = [first, "images", "standard", "official", f"paper x{scale}", "official - paper", "bicubic", "ms / image"]
+    other = setting is not None and setting.name != SSIU
+    about = ", ".join(filter(None, [setting.name if other else "", setting.special])) if setting else ""
+    first = f"set ({about})" if about else "set"
+    paper = f"{SSIU}'s paper x{scale}" if other else f"paper x{scale}"
+    header = [first, "images", "standard", "official", paper, "official - paper", "bicubic", "ms / image"]
     rows = [header, ["---"] * len(header), *(_row(result, scale) for result in results)]
     return f"{_aligned(rows)}\n\n{LEGEND}"
 
@@ -124,14 +145,24 @@ def time_table(results: list[SetResult], laps: dict[str, float], processes: int)
     return f"{_aligned(rows)}\n\n{TIME_LEGEND}"
 
 
-def as_json(results: list[SetResult], config: Config, weights: Path, device: str, ensemble: bool) -> dict:
-    """Everything needed to tell what was measured, with what: unrounded means and every image."""
+def as_json(
+    results: list[SetResult], config: Config, weights: Path | None, device: str, setting: Setting, network: dict
+) -> dict:
+    """Everything needed to tell what was measured, with what: unrounded means and every image.
+
+    Args:
+        weights: None for a network that has none.
+        network: name, parameters and multiply-adds, see `tools.profile_model.network_facts`.
+    """
     return {
+        "network": network,
         "config": dataclasses.asdict(config),
-        "weights": {"file": str(weights), "sha256": file_hash(weights)},
+        "weights": {"file": str(weights), "sha256": file_hash(weights)} if weights else None,
         "device": device,
         "versions": versions(),
-        "self_ensemble": ensemble,
+        "self_ensemble": setting.self_ensemble,
+        "tiles": dataclasses.asdict(setting.tiles) if setting.tiles else None,
+        "conditions": setting.special,
         "sets": {result.name: _set_as_json(result) for result in results},
     }
 
@@ -157,16 +188,18 @@ def write_json(path, content: dict) -> None:
     atomic_write(path, (json.dumps(content, indent=1) + "\n").encode())
 
 
-def write_csv(path, results: list[SetResult]) -> None:
-    """One line per image: set, image, the scores of both protocols and of bicubic, seconds."""
+def write_csv(path, results: list[SetResult], setting: Setting) -> None:
+    """One line per image: set, name, scores of both protocols and of bicubic, seconds, network, what is special."""
     columns = [f"{protocol}_{metric}" for protocol in PROTOCOLS for metric in Scores._fields]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["set", "image", *columns, *(f"bicubic_{column}" for column in columns), "seconds"])
+    bicubic = (f"bicubic_{column}" for column in columns)
+    writer.writerow(["set", "image", *columns, *bicubic, "seconds", "network", "conditions"])
     for result in results:
         for image in result.images:
-            values = [_cells(image.scores), _cells(image.bicubic)]
-            writer.writerow([result.name, image.name, *values[0], *values[1], f"{image.seconds:.6f}"])
+            scores = *_cells(image.scores), *_cells(image.bicubic)
+            about = f"{image.seconds:.6f}", setting.name, setting.special
+            writer.writerow([result.name, image.name, *scores, *about])
     atomic_write(path, text.getvalue().encode())
 
 
@@ -202,15 +235,23 @@ def commit() -> str:
         return "unknown"
 
 
-def write_model_card(weights: Path, facts: dict, printed_table: str, summary: dict) -> Path:
+def card_facts(weights: Path | None) -> dict:
+    """Those of WEIGHTS.yml. Raises InputError where there are no weights, or no such file."""
+    if weights is None:
+        raise InputError("--model-card: this network has no weights, and no card of them; leave it out")
+    return read_yaml(weights.with_suffix(".yml"))
+
+
+def write_model_card(facts: dict, printed_table: str, summary: dict) -> Path:
     """WEIGHTS.md from the facts of WEIGHTS.yml (how they were made, written by hand) and what was just measured."""
-    lines = [f"# {Path(weights).name}", ""]
+    weights = Path(summary["weights"]["file"])
+    lines = [f"# {weights.name}", ""]
     lines += [f"- **{key}**: {value}" for key, value in facts.items()]
     lines += [f"- **sha256**: `{summary['weights']['sha256']}`", "", "## Scores", ""]
     lines += [f"As printed by `{shlex.join(['python', 'test.py', *sys.argv[1:]])}`", ""]
-    how = special_conditions(summary["config"]["eval_precision"], summary["self_ensemble"])
+    how = summary["conditions"]
     used = ", ".join(f"{package} {number}" for package, number in summary["versions"].items())
     lines += [printed_table, "", f"Measured on {summary['device']}{', with ' * bool(how)}{how}; {used}.", ""]
-    card = Path(weights).with_suffix(".md")
+    card = weights.with_suffix(".md")
     atomic_write(card, "\n".join(lines).encode())
     return card

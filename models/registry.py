@@ -1,16 +1,19 @@
-"""Networks by name: 'SSUFSR', the published name of SSIU, or anybody's own as 'package.module:Name'."""
+"""Networks by name: 'SSUFSR', the published name of SSIU, any other as 'package.module:Name' or 'spandrel:FILE'."""
 
 import importlib
 import inspect
 import os
 import sys
 import traceback
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .errors import ModelError
+from .size_needs import fit
+from .spandrel_network import SPANDREL, open_spandrel
 from .ssiu import SSIU
 
 SSUFSR = "SSUFSR"
@@ -27,7 +30,7 @@ def create_model(config) -> nn.Module:
     Args:
         config: any object with the attributes model and scale. SSUFSR, which is taken where there is no `model`, needs
             n_feats, num_heads and n_blocks besides and takes use_esam, use_moe and msgm_depthwise; any other network is
-            called as `Name(scale=config.scale, **config.model_args)`.
+            called as `Name(scale=config.scale, **config.model_args)`. One of spandrel:FILE comes with its weights.
 
     Raises:
         ModelError: there is no such network, it does not take these arguments, or its output has another shape.
@@ -37,6 +40,16 @@ def create_model(config) -> nn.Module:
         return _create_other(config.model, config.scale, config.model_args)
     ablation = {key: getattr(config, key) for key in SSUFSR_ABLATIONS if hasattr(config, key)}
     return SSIU(config.scale, config.n_feats, config.num_heads, config.n_blocks, **ablation)
+
+
+def network_name(config) -> str:
+    """A short name: 'SSIU', the Name of package.module:Name, or the name of a spandrel:FILE without its ending."""
+    if config.model == SSUFSR:
+        return "SSIU"
+    name = config.model.partition(":")[2]
+    if config.model.startswith(SPANDREL):
+        name = Path(name).stem
+    return config.model if name == "SSIU" else name  # somebody else's of that name
 
 
 def import_named(path: str) -> Any:
@@ -60,6 +73,19 @@ def import_named(path: str) -> Any:
 
 
 def _create_other(path: str, scale: int, arguments: dict[str, Any]) -> nn.Module:
+    if path.startswith(SPANDREL):
+        model: nn.Module = open_spandrel(Path(path.removeprefix(SPANDREL)), scale)
+    else:
+        model = _build(path, scale, arguments)
+    try:
+        fit(model, scale)
+    except ModelError as error:
+        raise ModelError(f"config key 'model': {path}: {error}") from error
+    _try_out(model, path, scale)
+    return model
+
+
+def _build(path: str, scale: int, arguments: dict[str, Any]) -> nn.Module:
     try:
         factory = import_named(path)
     except ModelError as error:
@@ -73,7 +99,6 @@ def _create_other(path: str, scale: int, arguments: dict[str, Any]) -> nn.Module
     model = factory(scale=scale, **arguments)
     if not isinstance(model, nn.Module):
         raise ModelError(f"config key 'model': {path} gives {_kind(model)}, not a torch.nn.Module")
-    _try_out(model, path, scale)
     return model
 
 

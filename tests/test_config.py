@@ -94,7 +94,7 @@ def test_the_command_line_wins_over_the_file(tiny_config):
         ({"scale": 5, "patch_size": 25}, "config key scale: 5 is not one of"),
         (
             {"model": "EDSR"},
-            "config key 'model': 'EDSR' is unknown; the network of this project is 'SSUFSR', any other",
+            "config key 'model': 'EDSR' is unknown; SSIU is 'SSUFSR', any other",
         ),
         ({"colors": 1}, "config key 'colors': 1 is not supported"),
         ({"rgb_range": 255}, "config key 'rgb_range': 255.0 is not supported"),

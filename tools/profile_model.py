@@ -1,19 +1,22 @@
 """Parameters, multiply-adds and activations of the network, per module; nothing is computed, only counted.
 
     python -m tools.profile_model --config configs/SSUFSR_light_x4.yml
+    python -m tools.profile_model --model my_networks:Shallow                 another network, docs/extending.md
     python -m tools.profile_model --ablations                                 the table of docs/ablation.md
 
-Convention: one forward pass for a 1280x720 output (or --output WxH); the input is padded to multiples of 16 and the
-padding counts. A multiply-add is one multiplication with its addition in a convolution or in one of attention's two
-products; normalisation, GELU, softmax, interpolation and additions count nothing. Activations are the elements that
-those operations put out.
+Convention: one forward pass for a 1280x720 output (or --output WxH); the input is padded to the sizes that the network
+takes, for SSIU multiples of 16, and the padding counts. A multiply-add is one multiplication with its addition in a
+convolution or in one of attention's two products; normalisation, GELU, softmax, interpolation and additions count
+nothing. Activations are the elements that those operations put out.
 """
 
 import argparse
 import math
 import sys
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,11 +29,14 @@ from torch.utils.weak import WeakTensorKeyDictionary
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project's folder, wherever this is started
 
 from config import Config, load_config
+from evaluation.peers import add_model_options, named_config
 from models import SSIU, ModelError, create_model
+from models.registry import network_name
 from utils import InputError, run_command
 
 ROOT = Path(__file__).resolve().parents[1]
 REST = "(the rest)"
+OUTPUT = (1280, 720)  # width and height of the SR image for which networks are compared
 
 
 class OperationCounter(TorchDispatchMode):
@@ -78,21 +84,35 @@ def _within(name: str, outer: str) -> bool:
 def profile(config: Config, width: int, height: int) -> tuple[dict[str, list[int]], list[int]]:
     """({module: [parameters, multiply-adds, activations]}, totals) for an output of width x height pixels.
 
-    One row for each direct part of the network, and one, if need be, for what belongs to none. SSIU's `body` is
-    followed by its first stage, `body.0`, for which the others are alike, and the parts of that.
+    One row for each direct part of the network, or of its only part, and one, if need be, for what belongs to none.
+    SSIU's `body` is followed by its first stage, `body.0`, for which the others are alike, and the parts of that.
     Runs on shapes alone (torch's meta device), so any size is instant and needs no memory.
 
     Raises:
         InputError: a network whose forward pass needs numbers, not shapes alone.
     """
-    model = create_model(config).eval().to("meta")
+    return _profile(create_model(config), config.scale, width, height)
+
+
+def network_facts(config: Config, width: int = OUTPUT[0], height: int = OUTPUT[1]) -> dict[str, Any]:
+    """Name, parameters, and multiply-adds for an output of this size: None where they cannot be counted."""
+    model, multiply_adds = create_model(config), None
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    with suppress(InputError):
+        multiply_adds = _profile(model, config.scale, width, height)[1][1]
+    return {"name": network_name(config), "parameters": parameters, "multiply_adds": multiply_adds}
+
+
+def _profile(model: nn.Module, scale: int, width: int, height: int) -> tuple[dict[str, list[int]], list[int]]:
+    """`profile` of a network, whose weights are gone afterwards."""
+    model.eval().to("meta")
     counter = OperationCounter(model)
-    x = torch.empty(1, 3, math.ceil(height / config.scale), math.ceil(width / config.scale), device="meta")
+    x = torch.empty(1, 3, math.ceil(height / scale), math.ceil(width / scale), device="meta")
     try:
         with torch.no_grad(), torch.device("meta"), sdpa_kernel(SDPBackend.MATH), counter:
             model(x)
-    except (NotImplementedError, RuntimeError) as error:
-        reason = f"its forward pass needs more than shapes ({str(error).splitlines()[0]})"
+    except Exception as error:  # of any kind: of whatever a network does with its numbers
+        reason = f"its forward pass needs more than shapes ({(str(error) or type(error).__name__).splitlines()[0]})"
         raise InputError(f"config key 'model': {type(model).__name__} cannot be counted: {reason}") from error
     parameters = Counter({name: parameter.numel() for name, parameter in model.named_parameters()})
 
@@ -100,10 +120,19 @@ def profile(config: Config, width: int, height: int) -> tuple[dict[str, list[int
         counters = (parameters, counter.multiply_adds, counter.activations)
         return [sum(count for place, count in by_place.items() if _within(place, name)) for by_place in counters]
 
-    children, totals = [name for name, _ in model.named_children()], row("")
+    children, totals = _parts(model), row("")
     rest = [total - sum(counts) for total, *counts in zip(totals, *map(row, children), strict=True)]
     rows = {name: row(name) for child in children for name in (child, *_stage(model, child))}
     return {**rows, **({REST: rest} if any(rest) else {})}, totals
+
+
+def _parts(model: nn.Module) -> list[str]:
+    """Names of the direct parts of a network; where there is one alone, of its parts."""
+    name, parts = "", dict(model.named_children())
+    while len(parts) == 1 and (inner := dict(next(iter(parts.values())).named_children())):
+        name = f"{name}{next(iter(parts))}."
+        parts = inner
+    return [name + part for part in parts]
 
 
 def _stage(model: nn.Module, child: str) -> list[str]:
@@ -125,7 +154,10 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", default=str(ROOT / "configs" / "SSUFSR_light_x4.yml"))
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a config key")
-    parser.add_argument("--output", default="1280x720", metavar="WxH", help="size of the SR image in pixels")
+    add_model_options(parser)
+    parser.add_argument(
+        "--output", default="x".join(map(str, OUTPUT)), metavar="WxH", help="size of the SR image in pixels"
+    )
     parser.add_argument("--ablations", action="store_true", help="one row for each of configs/ablation/")
     return parser.parse_args()
 
@@ -135,12 +167,14 @@ def main() -> None:
     width, _, height = arguments.output.partition("x")
     if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
         raise InputError(f"--output {arguments.output}: expected a size in pixels such as 1280x720")
+    if arguments.ablations and arguments.model:
+        raise InputError("--model: is one network, --ablations are several of SSIU; leave one of them out")
     if arguments.ablations:
         files = [Path(arguments.config), *sorted((ROOT / "configs" / "ablation").glob("*.yml"))]
         configs = {path.stem: load_config(path, arguments.set) for path in files}
         print(table("config", {name: profile(config, int(width), int(height))[1] for name, config in configs.items()}))
     else:
-        config = load_config(arguments.config, arguments.set)
+        config = named_config(load_config(arguments.config, arguments.set), arguments)
         rows, totals = profile(config, int(width), int(height))
         print(table(f"module (x{config.scale}, {width}x{height})", {**rows, "**all**": totals}))
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from config import Config, config_from_text, differences, load_config, parse_overrides
-from models.registry import SSUFSR
+from models.registry import network_name
 from models.weights import read_checkpoint
 from training.checkpoint_form import checked_form
 from training.checkpoints import SavedRun, load_run, run_checkpoints, set_aside
@@ -21,7 +21,7 @@ FIXED = ("pretrain", "pretrain_new_tail", "log_path", "log_name")  # of the star
 
 def name_folder(config: Config) -> Path:
     """The folder of a run that starts, by its config and the time: that of the first of its processes, and tries."""
-    network = "SSIU" if config.model == SSUFSR else config.model.partition(":")[2]
+    network = network_name(config).rpartition(":")[2]
     started = launch().common("started", time.strftime("%Y%m%d-%H%M%S"))
     return Path(config.log_path) / (config.log_name or f"{network}_x{config.scale}_{started}")
 

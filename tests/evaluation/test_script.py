@@ -15,6 +15,7 @@ from helpers import ROOT, run_script
 from config import load_config
 from evaluation import report
 from models import create_model
+from tools.profile_model import profile
 
 
 @pytest.fixture
@@ -62,6 +63,18 @@ def test_what_is_special_stands_in_the_table_and_on_the_card(evaluate, weights):
     assert "self-ensemble x8" in next(line for line in printed.splitlines() if line.startswith("weights: "))
     evaluate("--model-card")
     assert "self-ensemble x8" not in weights.with_suffix(".md").read_text()
+
+
+def test_the_json_says_which_network_it_was_and_what_it_costs(evaluate, tiny_config, tmp_path):
+    printed = evaluate("--json", tmp_path / "r.json")
+    summary = json.loads((tmp_path / "r.json").read_text())
+    config = load_config(tiny_config())
+    parameters, multiply_adds, _ = profile(config, 1280, 720)[1]
+    assert summary["network"] == {"name": "SSIU", "parameters": parameters, "multiply_adds": multiply_adds}
+    assert (summary["tiles"], summary["conditions"]) == (None, "")
+    assert "| set    | images " in printed
+    rows = csv.DictReader((tmp_path / "out" / "per_image.csv").read_text().splitlines())
+    assert {(row["network"], row["conditions"]) for row in rows} == {("SSIU", "")}
 
 
 def test_a_folder_in_place_of_the_json_file_is_found_before_the_evaluation(tiny_config, weights, tmp_path):

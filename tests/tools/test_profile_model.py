@@ -92,6 +92,39 @@ def test_any_network_has_a_row_for_each_part_and_one_for_the_rest(monkeypatch):
     assert totals == [sum(column) for column in zip(*rows.values(), strict=True)]
 
 
+def test_a_network_of_one_part_has_a_row_for_each_part_of_that(monkeypatch):
+    class Wrapped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network = Foreign()
+
+        def forward(self, x):
+            return self.network(x)
+
+    monkeypatch.setattr(profile_model, "create_model", lambda config: Wrapped())
+    rows, totals = profile(load_config(CONFIGS / "SSUFSR_light_x2.yml"), 20, 10)
+    assert list(rows) == ["network.first", "network.second", "network.norm", "(the rest)"]
+    assert totals == [sum(column) for column in zip(*rows.values(), strict=True)]
+
+
+@pytest.mark.parametrize("error", [TypeError("no numbers here"), ValueError()])
+def test_whatever_keeps_a_network_from_being_counted_its_parameters_are_known(error, monkeypatch):
+    class Broken(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(7))
+
+        def forward(self, x):
+            raise error
+
+    monkeypatch.setattr(profile_model, "create_model", lambda config: Broken())
+    config = load_config(CONFIGS / "SSUFSR_light_x2.yml")
+    with pytest.raises(InputError, match="Broken cannot be counted"):
+        profile(config, 20, 10)
+    found = profile_model.network_facts(config)
+    assert (found["parameters"], found["multiply_adds"]) == (7, None)
+
+
 def test_a_network_that_shapes_alone_cannot_drive_is_named(monkeypatch):
     network = Foreign()
     network.needs_numbers = True
