@@ -8,7 +8,7 @@ from helpers import ROOT
 
 PREAMBLE = "sys.path.insert(0, str(Path(__file__).resolve().parents[1]))"
 OURS = tuple(f"from {name}" for name in ("config", "datas", "evaluation", "models", "tools", "training", "utils"))
-TOOLS = sorted(path.stem for path in (ROOT / "tools").glob("[!_]*.py"))
+TOOLS = sorted(path.stem for path in (ROOT / "tools").glob("[!_]*.py") if "__main__" in path.read_text())
 
 
 @pytest.fixture
