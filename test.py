@@ -71,6 +71,7 @@ def main(arguments: argparse.Namespace, laps: Laps) -> None:
 
 def evaluate(arguments: argparse.Namespace, config: "Config", setting: "Setting", out: Path, laps: Laps) -> None:
     """Open everything, super-resolve and score every set, print and write what was found."""
+    from datas import InspectedSet, inspect
     from evaluation import report
     from evaluation.evaluator import evaluate_set
     from evaluation.network import open_network, weights_file
@@ -93,17 +94,22 @@ def evaluate(arguments: argparse.Namespace, config: "Config", setting: "Setting"
     say(f"weights: {weights or 'none'}{origin}; {how}")
     laps.end("opening")
 
-    results, written = [], [out / "per_image.csv"]
+    results, inspections, written = [], {}, [out / "per_image.csv"]
     for images in sets:
+        inspected = InspectedSet(images)
         folder = out / images.name if arguments.save_images or config.save_image else None
         if folder is not None:
             written.append(folder / f"*_x{config.scale}.png")
         results.append(
             evaluate_set(
-                network, images, images.name, config.scale, process.device,
+                network, inspected, images.name, config.scale, process.device,
                 with_bicubic=True, image_folder=folder, share=process,
             )
         )  # fmt: skip
+        seen = process.gather(inspected.seen)
+        if process.is_first:
+            inspections[images.name] = inspect(images, seen)
+            print("\n".join(inspections[images.name].lines))
     laps.end("evaluating")
 
     if process.is_first:
@@ -114,6 +120,8 @@ def evaluate(arguments: argparse.Namespace, config: "Config", setting: "Setting"
             from tools.profile_model import network_facts
 
             summary = report.as_json(results, config, weights, where, setting, network_facts(config))
+            for name, inspection in inspections.items():
+                summary["sets"][name] |= inspection.facts
             if arguments.json:
                 report.write_json(arguments.json, summary)
                 written.append(arguments.json)

@@ -50,7 +50,7 @@ LEGEND = (
 )
 
 BESIDE = {  # what is done while the network works: its name and its thread
-    "read": ("reading images", "reader"),
+    "read": ("reading and checking images", "reader"),
     "bicubic": ("bicubic upscaling", "scorer"),
     "score": ("scores of both, both protocols", "scorer"),
     "write": ("writing SR images", "scorer"),

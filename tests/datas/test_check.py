@@ -101,7 +101,7 @@ def test_every_leak_of_several_sources_and_sets_has_one_line(tmp_path, hr_dir, t
 def test_an_evaluation_image_of_another_size_is_not_decoded(tmp_path, hr_dir, test_dir, monkeypatch):
     write_png(test_dir / "large.png", random_image(40, (50, 60)))
     read = []
-    monkeypatch.setattr("datas.check.read_rgb", lambda path: read.append(path.name) or read_rgb(path))
+    monkeypatch.setattr("datas.check.read_rgb", lambda path, *rest: read.append(path.name) or read_rgb(path))
     found(tmp_path, hr_dir)
     assert sorted(read) == ["bird.png", "head.png"]
 

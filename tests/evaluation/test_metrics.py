@@ -23,8 +23,6 @@ from evaluation.metrics import (
 )
 from evaluation.similarity import ssim, ssim_by_convolution, ssim_of_msssim
 from models.pixels import to_uint8
-from tools import score
-from utils import InputError
 
 
 def random_pair(height=40, width=33, noise=20, seed=0):
@@ -145,19 +143,3 @@ def test_published_images_get_their_published_scores(shared, scale):
     assert means["standard"].psnr == pytest.approx(expected["standard"]["psnr"], abs=tolerance["standard"]["psnr"])
     assert means["standard"].ssim == pytest.approx(expected["standard"]["ssim"], abs=tolerance["standard"]["ssim"])
     assert means["official"].ssim == pytest.approx(expected["official"]["ssim"], abs=tolerance["official"]["ssim"])
-
-
-def test_the_score_tool_prints_the_means_of_published_images(shared, tmp_path, capsys, monkeypatch):
-    sr, hr = tmp_path / "sr", shared / "benchmark" / "Set5" / "HR"
-    sr.mkdir()
-    for file in (shared / "metric_cases" / "x4").glob("*_SR.png"):
-        (sr / file.name).symlink_to(file)
-    monkeypatch.setattr("sys.argv", ["score", "--sr", str(sr), "--hr", str(hr), "--scale", "4"])
-    score.main()
-    mean = capsys.readouterr().out.splitlines()[-1]
-    known = CASES["computed_mean"]["4"]["standard"]
-    assert mean.startswith(f"| mean of 5 | {known['psnr']:.4f} / {known['ssim']:.6f} | ")
-    monkeypatch.setattr("sys.argv", ["score", "--sr", str(sr), "--hr", str(hr), "--scale", "2"])
-    monkeypatch.setattr(score, "read_rgb", lambda path: np.zeros((40, 40 if path.parent == sr else 43, 3), np.uint8))
-    with pytest.raises(InputError, match="40x40 pixels do not fit"):
-        score.main()

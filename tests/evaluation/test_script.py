@@ -4,15 +4,18 @@ import csv
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError
 
+import cv2
 import pytest
 import torch
 from helpers import ROOT, run_script
 
 from config import load_config
+from datas import read_rgb, write_png
 from evaluation import report
 from models import create_model
 from tools.profile_model import profile
@@ -160,7 +163,7 @@ def test_the_table_of_times_adds_up(evaluate):
     seconds = {name.strip(): float(value) for name, _, value, *_ in cells}
     main = [float(value) for _, thread, value, *_ in cells if thread.strip() == "main"]
     assert sum(main) == pytest.approx(seconds["all of the main thread"], abs=0.03)  # each is rounded
-    assert {"network", "reading images", "bicubic upscaling", "writing SR images"} <= seconds.keys()
+    assert {"network", "reading and checking images", "bicubic upscaling", "writing SR images"} <= seconds.keys()
     assert "| step " not in evaluate()
 
 
@@ -179,3 +182,18 @@ def test_a_memory_that_is_too_small_names_the_image_and_what_it_takes(tiny_confi
     assert done.returncode == 2
     line = r"error: Sample/\w+: an image \d+ pixels wide takes, .* at least \d+ MiB, more than the 0\.01 that are .*\n"
     assert re.fullmatch(line, done.stderr), done.stderr
+
+
+def test_the_images_of_a_set_are_looked_at_and_what_was_seen_is_printed_and_written(evaluate, tiny_data, tmp_path):
+    printed = evaluate("--json", tmp_path / "r.json")
+    line = next(line for line in printed.splitlines() if line.startswith("Sample x2: 2 HR images, fingerprint "))
+    assert line.endswith("; LR images are MATLAB's bicubic, bit for bit")
+    of_set = json.loads((tmp_path / "r.json").read_text())["sets"]["Sample"]
+    assert of_set["hr"] in line and of_set["inspection"]["lr_of_matlab"] == 2
+    shutil.copytree(tiny_data / "benchmark", tmp_path / "benchmark")
+    for file in (tmp_path / "benchmark" / "Sample" / "LR_bicubic" / "X2").iterdir():
+        hr = read_rgb(tmp_path / "benchmark" / "Sample" / "HR" / f"{file.stem.removesuffix('x2')}.png")
+        write_png(file, cv2.resize(hr, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_LANCZOS4))
+    printed = evaluate("--set", f"data_path={tmp_path}")
+    assert "Sample x2: 2 of 2 LR images differ from MATLAB's bicubic of HR (first 0000; " in printed
+    assert "they are OpenCV's INTER_LANCZOS4, bit for bit. Published scores are of MATLAB's" in printed
