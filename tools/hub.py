@@ -1,10 +1,10 @@
 """Weights as a repository of the Hugging Face Hub: made in a folder, uploaded, loaded from there or from the folder.
 
-python -m tools.hub save pretrain_model/SSIU_x4.pt hub/SSIU_x4
-python -m tools.hub push hub/SSIU_x4 NAME/SSIU_x4
+    python -m tools.hub save pretrain_model/SSIU_x4.pt hub/SSIU_x4
+    python -m tools.hub push hub/SSIU_x4 NAME/SSIU_x4
 
-from tools.hub import from_pretrained
-upscale = from_pretrained("NAME/SSIU_x4")      # or the folder; what `models.load` gives
+    from tools.hub import from_pretrained
+    upscale = from_pretrained("NAME/SSIU_x4")      # or the folder; what `models.load` gives
 
 Only what speaks to the Hub needs the package huggingface_hub; `save`, and loading a folder, do not.
 """
