@@ -6,12 +6,16 @@ from pathlib import Path
 import pytest
 from helpers import ROOT
 
-BELOW = ("interrupts", "utils", "yaml_file", "models", "datas", "pictures", "config", "evaluation", "training", "tools")
+BELOW = (
+    "interrupts", "utils", "yaml_file", "models", "datas", "pictures", "config", "evaluation", "training", "tools",
+    "peers",
+)  # fmt: skip
 ALLOWED = {
     "interrupts": (),
     "utils": (),
     "yaml_file": ("utils",),
     "models": (),
+    "peers": (),
     "datas": ("utils",),
     "pictures": ("utils", "models", "datas"),
     "config": ("utils", "yaml_file", "models", "datas"),

@@ -78,7 +78,8 @@ WRONG = [
     ("random_states", {**RANDOM, "torch": [1, 2]}), ("random_states", {**RANDOM, "cuda": [5]}),
     ("model_state_dict", []), ("model_state_dict", {"head.weight": 5}), ("model_state_dict", {5: torch.zeros(1)}),
     ("optimizer_state_dict", {}), ("optimizer_state_dict", {"state": {0: 5}}),
-    ("bests", 5), ("bests", {"Sample": 5}), ("bests", {"Sample": {"psnr": {"value": 30.0, "iteration": -1, "epoch": 1}}}),
+    ("bests", 5), ("bests", {"Sample": 5}),
+    ("bests", {"Sample": {"psnr": {"value": 30.0, "iteration": -1, "epoch": 1}}}),
     ("epoch", "x"), ("scaler_state_dict", "x"), ("data", 5), ("backend", 5),
 ]  # fmt: skip
 

@@ -1,0 +1,1 @@
+"""Results of any networks in one table, see __main__.py."""
