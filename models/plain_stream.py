@@ -238,15 +238,16 @@ class PlainStream:
     def most_held(self) -> tuple[int, int, int]:
         """Rows of the input in flight, floats held in images 16 pixels wide, and those more for each 16 pixels more.
 
-        Counted in two runs without numbers. Every map is as large as its width, but for its frame.
+        Counted in two runs on zeros, which take a quarter of the time of shapes alone. Every map is as large as its
+        width, but for its frame.
         """
-        dry = copy.deepcopy(self.model).to("meta")
+        dry = copy.deepcopy(self.model).to("cpu")
         chunks, rows, floats = len(dry.body) + 4, 0, [0, 0]
         for number in range(2):
             padded = MULTIPLE * (number + 1)
             flow = Flow(dry, CHUNK * chunks, Columns(0, padded))
             for _ in range(chunks):
-                for _ in flow.push(torch.empty(1, CHUNK, padded, 3, device="meta")):
+                for _ in flow.push(torch.zeros(1, CHUNK, padded, 3)):
                     rows = max(rows, flow.x.end - flow.x.first)
                     floats[number] = max(floats[number], sum(held.numel() for held in held_by(flow)))
         return rows, floats[0], floats[1] - floats[0]

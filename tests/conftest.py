@@ -1,26 +1,41 @@
 """What every test shares: where the project and the optional ../shared lie, and one way to skip without it."""
 
-import itertools
 import os
+
+# The networks of the tests are small: threads would wait for one another. Child processes get the same bits so. Where a
+# test asks for several, those that have nothing to do take no core from others.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["OMP_WAIT_POLICY"] = "passive"  # read when PyTorch is imported
+
+import itertools
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import yaml
-from helpers import SHARED, TINY
+from helpers import SHARED, write_tiny
 
 from datas import downscale, lr_folder, upscale, write_png
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # kernels run in Triton's interpreter; set before they are defined
 
-
-# The networks of the tests are small: threads would wait for one another. Child processes get the same bits so.
 torch.set_num_threads(1)
-os.environ["OMP_NUM_THREADS"] = "1"
+
+
+LONGEST = ("tests/faults/", "tests/training/test_processes.py", "tests/training/test_hosts.py", "tests/models/kernels/")
+
+
+def pytest_collection_modifyitems(items) -> None:
+    """The longest first: else one process may be left with them when the others have nothing more to do."""
+
+    def place(item) -> int:
+        return next((n for n, begin in enumerate(LONGEST) if item.nodeid.startswith(begin)), len(LONGEST))
+
+    items.sort(key=place)
 
 
 @pytest.fixture
@@ -49,14 +64,7 @@ def tiny_data(tmp_path_factory) -> Path:
 @pytest.fixture
 def tiny_config(tiny_data, tmp_path):
     """Function of config keys: a YAML file of a network and a run small enough for tests, 12 iterations."""
-
-    def write(name="tiny.yml", **changes) -> Path:
-        path = tmp_path / name
-        values = {**TINY, "data_path": str(tiny_data), "log_path": str(tmp_path / "runs"), **changes}
-        path.write_text(yaml.safe_dump(values))
-        return path
-
-    return write
+    return partial(write_tiny, tmp_path, tiny_data)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
+import yaml
 
 from models import create_model
 from models.weights import read_checkpoint
@@ -43,6 +44,13 @@ def load_golden(path):
     model = build(scale, n_blocks=blocks)
     model.load_state_dict({k[3:]: torch.from_numpy(arrays[k]) for k in arrays.files if k.startswith("sd/")})
     return model, {k: torch.from_numpy(arrays[k]) for k in ("input", "output", "hr", "losses", "grad_norms")}, arrays
+
+
+def write_tiny(folder, data, /, name="tiny.yml", **changes) -> Path:
+    """A YAML file in `folder` of TINY on that data, with runs in FOLDER/runs."""
+    values = {**TINY, "data_path": str(data), "log_path": str(folder / "runs"), **changes}
+    (folder / name).write_text(yaml.safe_dump(values))
+    return folder / name
 
 
 def run_script(name, *arguments):

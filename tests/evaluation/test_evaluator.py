@@ -4,8 +4,6 @@ import csv
 import json
 import math
 import shutil
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier, local
@@ -16,6 +14,7 @@ import pytest
 import pytorch_msssim
 import torch
 import yaml
+from forked import Script
 from helpers import ROOT, TINY, run_script
 from skimage.metrics import peak_signal_noise_ratio
 
@@ -351,15 +350,21 @@ def test_bad_input_ends_in_one_line_and_leaves_no_run_behind(what, tiny_config, 
     assert not list((tmp_path / "runs").glob("*")) if (tmp_path / "runs").exists() else True
 
 
+LIMITED = """
+import resource, runpy, signal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
+runpy.run_path({train!r}, run_name="__main__")
+"""
+
+
 def test_no_space_left_while_training_keeps_what_was_saved(tiny_config, tmp_path):
     """A limit on the size of files stands in for a full disk: the first checkpoint of a larger network does not fit."""
     file = tiny_config(log_name="full", eval_sets=[], epochs=1)
-    train = f"sys.argv = ['train.py', '--config', {str(file)!r}]; runpy.run_path('train.py', run_name='__main__')"
-    limit = "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))"
-    code = f"import resource, runpy, signal, sys; sys.path.insert(0, '.'); {limit}; {train}"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, cwd=ROOT)
-    assert done.returncode == 2, done.stderr
-    assert "iteration_0000006.pt: could not be written (no space left)" in done.stderr
+    program = tmp_path / "limited.py"
+    program.write_text(LIMITED.format(train=str(ROOT / "train.py")))
+    said = Script(program, "--config", file).ended(2)
+    assert "iteration_0000006.pt: could not be written (no space left)" in said
     assert not list((tmp_path / "runs" / "full").glob("*.pt"))
 
 

@@ -44,6 +44,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
     parser.add_argument("--only", metavar="NAME", action="append", help="these faults alone; --list names them")
     parser.add_argument("--case", type=int, metavar="K", help="with --only: case K of each alone")
+    parser.add_argument("--tries", type=int, default=1, help="cases for one that comes when a run is over (default: 1)")
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="cases at a time (default: 2)")
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write every result there")
@@ -51,8 +52,8 @@ def parse_arguments() -> argparse.Namespace:
     arguments = parser.parse_args()
     if arguments.case is not None and not arguments.only:
         parser.error("--case goes with --only")
-    if min(arguments.count, arguments.jobs) < 1:
-        parser.error("--count and --jobs must be at least 1")
+    if min(arguments.count, arguments.jobs, arguments.tries) < 1:
+        parser.error("--count, --jobs and --tries must be at least 1")
     return arguments
 
 
@@ -66,7 +67,9 @@ def chosen(arguments: argparse.Namespace) -> list[Job]:
     return rounds(names, arguments.count)
 
 
-def do_all(jobs: list[Job], workers: int, seed: int, base: Path, references: dict[str, Reference]) -> Iterator[Result]:
+def do_all(
+    jobs: list[Job], workers: int, tries: int, seed: int, base: Path, references: dict[str, Reference]
+) -> Iterator[Result]:
     """The results, as they come, from so many processes that each take the next case."""
     turns, reader, writer = _numbers(base, len(jobs)), *os.pipe()
     pids = []
@@ -74,7 +77,7 @@ def do_all(jobs: list[Job], workers: int, seed: int, base: Path, references: dic
         pid = os.fork()
         if pid == 0:
             os.close(reader)
-            _work(jobs, turns, writer, seed, base, references)
+            _work(jobs, turns, writer, tries, seed, base, references)
         pids.append(pid)
     os.close(writer)
     with os.fdopen(reader) as lines:
@@ -91,15 +94,20 @@ def _numbers(base: Path, count: int) -> int:
     return os.open(path, os.O_RDONLY)
 
 
-def _work(jobs: list[Job], turns: int, writer: int, seed: int, base: Path, references: dict[str, Reference]) -> None:
+def _work(
+    jobs: list[Job], turns: int, writer: int, tries: int, seed: int, base: Path, references: dict[str, Reference]
+) -> None:
     """Do cases until there is none left. Does not return."""
     code = 1
     try:
         children.take_in_orphans()
         while number := os.read(turns, 4):
-            name, case = jobs[int.from_bytes(number, "little")]
-            folder = base / f"{name.replace(' ', '-').replace(':', '').replace(',', '')}-{case}"
-            result = run_case(FAULTS[name], seed, case, folder, references)
+            name, first = jobs[int.from_bytes(number, "little")]
+            for case in range(first, first + tries):
+                folder = base / f"{name.replace(' ', '-').replace(':', '').replace(',', '')}-{case}"
+                result = run_case(FAULTS[name], seed, case, folder, references)
+                if result.verdict != LATE:
+                    break
             result.notes = [note[:200] for note in result.notes[:4]]  # a line that a pipe takes as a whole
             os.write(writer, json.dumps(dataclasses.asdict(result)).encode() + b"\n")
         code = 0
@@ -170,10 +178,11 @@ def main() -> int:
     jobs, started = chosen(arguments), time.monotonic()
     children.prepare_to_fork()
     base = Path(tempfile.mkdtemp(prefix="faults-", dir=place()))
-    references = make_references(base, {FAULTS[name].config(arguments.seed, number) for name, number in jobs})
+    tried = [(name, number + more) for name, number in jobs for more in range(arguments.tries)]
+    references = make_references(base, {FAULTS[name].config(arguments.seed, number) for name, number in tried})
     print(f"undisturbed: {describe(references)}", flush=True)
     results = []
-    for result in do_all(jobs, arguments.jobs, arguments.seed, base, references):
+    for result in do_all(jobs, arguments.jobs, arguments.tries, arguments.seed, base, references):
         results.append(result)
         print(f"{len(results)}/{len(jobs)} {result.fault}, case {result.number}: {result.verdict}, ", end="")
         print(f"{result.seconds:.1f} s{''.join(f'; {note}' for note in result.notes)}", flush=True)

@@ -5,8 +5,6 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
-from pathlib import Path
 
 import pytest
 from helpers import ROOT
@@ -45,7 +43,7 @@ NAMES = (
 )
 
 
-CASES = 3  # how many of a kind are tried until one comes before the run is over
+TRIES = 3  # how many cases of a kind are tried until one comes before the run is over
 
 
 def _processes_count_together() -> None:
@@ -75,19 +73,12 @@ def _count(counts: children.Shared, numbers: int) -> None:
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory) -> dict[str, dict]:
-    """What became of each; where the run was over before the fault came, as by chance it may be, of the next case."""
-    found: dict[str, dict] = {}
-    for case in range(CASES):
-        names = [name for name in NAMES if name not in found or found[name]["verdict"] == LATE]
-        found |= _run_cases(tmp_path_factory.mktemp("faults") / "results.json", case, names) if names else {}
-    return found
-
-
-def _run_cases(file: Path, case: int, names: Sequence[str]) -> dict[str, dict]:
-    """Results by name; from a process of its own, as one that forks must not have computed anything."""
-    only = [word for name in names for word in ("--only", name)]
-    command = [sys.executable, "-m", "tests.faults.run", "--case", str(case), "--seed", str(SEED), "--json", str(file)]
-    done = subprocess.run([*command, *only], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    """What became of each, by name; from a process of its own, as one that forks must not have computed anything."""
+    file = tmp_path_factory.mktemp("faults") / "results.json"
+    only = [word for name in NAMES for word in ("--only", name)]
+    options = ["--case", "0", "--tries", str(TRIES), "--seed", str(SEED), "--json", str(file)]
+    command = [sys.executable, "-m", "tests.faults.run", *options, *only]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert file.exists(), done.stdout + done.stderr
     return {result["fault"]: result for result in json.loads(file.read_text())}
 

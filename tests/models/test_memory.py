@@ -2,13 +2,12 @@
 
 import os
 import platform
-import subprocess
-import sys
 import warnings
 
 import pytest
 import torch
-from helpers import ROOT, build
+from forked import Script
+from helpers import build
 from streams import needs_compiler
 
 from models import ModelError, load
@@ -171,9 +170,9 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
-def test_memory_that_is_freed_is_kept_if_that_is_asked_for():
+def test_memory_that_is_freed_is_kept_if_that_is_asked_for(tmp_path):
     def faults(how):
-        run = subprocess.run([sys.executable, "-c", FAULTS, how], capture_output=True, text=True, cwd=ROOT, check=True)
-        return int(run.stdout)
+        (tmp_path / "faults.py").write_text(FAULTS)
+        return int(Script(tmp_path / "faults.py", how).ended())
 
     assert faults("keep") < faults("as ever") / 2  # a few places are tried before one comes again and again

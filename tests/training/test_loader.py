@@ -3,14 +3,13 @@
 import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import time
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
-from helpers import ROOT, assert_same_bits, final_state, train
+from forked import Script
+from helpers import assert_same_bits, final_state, train, write_tiny
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from config import load_config
@@ -44,13 +43,20 @@ def kill_loaders(how, count):
         os.kill(process.pid, how)
 
 
+@pytest.fixture(scope="module")
+def whole(tiny_data, tmp_path_factory):
+    """An undisturbed run without loader processes."""
+    folder = tmp_path_factory.mktemp("whole")
+    train(load_config(write_tiny(folder, tiny_data, threads=0, eval_sets=[])), folder / "whole", resume=False)
+    return folder / "whole"
+
+
 @pytest.mark.parametrize(("how", "count"), [(signal.SIGKILL, 1), (signal.SIGTERM, 2)])
-def test_a_run_whose_loaders_are_killed_goes_on_to_the_same_bits(how, count, tiny_config, tmp_path, monkeypatch):
-    config = load_config(tiny_config(threads=2, epochs=6, eval_sets=[]))
-    train(load_config(tiny_config(threads=0, epochs=6, eval_sets=[])), tmp_path / "whole", resume=False)
+def test_a_run_whose_loaders_are_killed_goes_on_to_the_same_bits(how, count, whole, tiny_config, tmp_path, monkeypatch):
+    config = load_config(tiny_config(threads=2, eval_sets=[]))
     at_iteration(5, lambda: kill_loaders(how, count), monkeypatch)
     assert train(config, tmp_path / "run", resume=False) == 0
-    assert_same_bits(final_state(tmp_path / "run"), final_state(tmp_path / "whole"))
+    assert_same_bits(final_state(tmp_path / "run"), final_state(whole))
     log = (tmp_path / "run" / "train.log").read_text()
     assert log.count("; the loader is started again, with the same batches") == 1
     assert multiprocessing.active_children() == []
@@ -99,7 +105,7 @@ def test_a_run_whose_loaders_die_again_and_again_ends_in_one_line(tiny_config, t
 )
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_loader_that_raises_ends_the_run_in_one_line_and_the_last_checkpoint_is_good(
-    error, message, threads, tiny_config, tmp_path, monkeypatch
+    error, message, threads, whole, tiny_config, tmp_path, monkeypatch
 ):
     real = TrainSet.__getitem__
 
@@ -108,7 +114,7 @@ def test_a_loader_that_raises_ends_the_run_in_one_line_and_the_last_checkpoint_i
             raise error
         return real(self, iteration)
 
-    config = load_config(tiny_config(threads=threads))
+    config = load_config(tiny_config(threads=threads, eval_sets=[]))
     with monkeypatch.context() as patch:
         patch.setattr(TrainSet, "__getitem__", failing)
         with pytest.raises(InputError, match=message):
@@ -118,19 +124,17 @@ def test_a_loader_that_raises_ends_the_run_in_one_line_and_the_last_checkpoint_i
         process.join(timeout=10)
         assert not process.is_alive()
     train(config, tmp_path / "run", resume=True)
-    train(config, tmp_path / "whole", resume=False)
-    assert_same_bits(final_state(tmp_path / "run"), final_state(tmp_path / "whole"))
+    assert_same_bits(final_state(tmp_path / "run"), final_state(whole))
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds the children of a process in /proc")
 def test_loaders_die_with_a_parent_that_is_killed_and_the_run_can_go_on_at_once(tiny_config, tmp_path):
     file = tiny_config(epochs=2000, threads=2, eval_sets=[], log_name="killed")
-    command = [sys.executable, "-u", str(ROOT / "train.py"), "--config", str(file)]
-    parent = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    next(line for line in parent.stdout if line.startswith("iteration 12:"))
+    parent = Script("train.py", "--config", file)
+    next(line for line in parent.lines if line.startswith("iteration 12:"))
     children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()
-    parent.kill()
-    parent.wait()
+    parent.send(signal.SIGKILL)
+    assert parent.wait() == -signal.SIGKILL
     assert len(children) >= 2
     deadline = time.monotonic() + 2
     while (alive := [pid for pid in children if is_running(pid)]) and time.monotonic() < deadline:

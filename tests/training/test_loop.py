@@ -4,13 +4,12 @@ import json
 import random
 import re
 import signal
-import subprocess
-import sys
 from datetime import datetime
 
 import pytest
 import torch
-from helpers import ROOT, assert_same_bits, final_state, run_script, stop_at, train
+from forked import Script
+from helpers import assert_same_bits, final_state, run_script, stop_at, train, write_tiny
 
 from config import load_config
 from datas import BenchmarkSet, TrainSet, open_train_set, upscale
@@ -23,33 +22,40 @@ from training.run_state import Position, snapshot
 from training.step import TrainStep
 from utils import InputError, held_folder
 
+AVERAGED = {"ema_decay": 0.9, "clip_grad": 0.5}
 
-@pytest.mark.parametrize("which", range(3))
-def test_resume_at_any_iteration_gives_the_same_bits(which, tiny_config, tmp_path, monkeypatch):
+
+@pytest.fixture(scope="module")
+def whole(tiny_data, tmp_path_factory):
+    """A whole run of 12 iterations, by AVERAGED."""
+    folder = tmp_path_factory.mktemp("whole")
+    assert train(load_config(write_tiny(folder, tiny_data, **AVERAGED)), folder / "whole", resume=False) == 0
+    return folder / "whole"
+
+
+@pytest.mark.parametrize("threads", range(3))
+def test_resume_at_any_iteration_gives_the_same_bits(threads, whole, tiny_config, tmp_path, monkeypatch):
     iteration = random.SystemRandom().randrange(11)  # of 12; the seed is the clock's, the promise holds for all
-    config = load_config(tiny_config(ema_decay=0.9, clip_grad=0.5, threads=which))
-    assert train(config, tmp_path / "whole", resume=False) == 0
+    config = load_config(tiny_config(**AVERAGED, threads=threads))
     with monkeypatch.context() as patch:
         stop_at(iteration, patch)
         assert train(config, tmp_path / "cut", resume=False) == 128 + signal.SIGTERM
     assert run_checkpoints(tmp_path / "cut")[0].name == f"iteration_{iteration + 1:07d}.pt"
     assert train(config, tmp_path / "cut", resume=True) == 0
-    assert_same_bits(final_state(tmp_path / "whole"), final_state(tmp_path / "cut"))
+    assert_same_bits(final_state(whole), final_state(tmp_path / "cut"))
 
 
 def test_a_killed_process_that_saved_on_sigterm_resumes_to_the_same_bits(tiny_config, tmp_path):
-    file = tiny_config(epochs=12, log_name="cut", eval_sets=[])
-    command = [sys.executable, "-u", str(ROOT / "train.py")]
-    process = subprocess.Popen([*command, "--config", str(file)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    for line in process.stdout:
+    file = tiny_config(epochs=6, log_name="cut", eval_sets=[])
+    process = Script("train.py", "--config", file)
+    for line in process.lines:
         if line.startswith("iteration 3:"):
-            process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=60) == 128 + signal.SIGTERM
+            process.send(signal.SIGTERM)
+    process.ended(128 + signal.SIGTERM)
     folder = tmp_path / "runs" / "cut"
     reached = read_checkpoint(run_checkpoints(folder)[0])["iteration"]
-    assert 3 <= reached < 72
-    resumed = subprocess.run([*command, "--resume", str(folder)], cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert resumed.returncode == 0, resumed.stderr
+    assert 3 <= reached < 36
+    Script("train.py", "--resume", folder).ended()
     train(load_config(file), tmp_path / "whole", resume=False)
     assert_same_bits(final_state(tmp_path / "whole"), final_state(folder))
     steps = [json.loads(line)["iteration"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -223,7 +229,7 @@ def test_other_images_than_before_are_refused_on_resume(tiny_config, tmp_path, m
 
 
 def test_images_are_written_once_and_only_when_asked(tiny_config, tmp_path):
-    train(load_config(tiny_config(test_every=1)), tmp_path / "quiet", resume=False)
+    train(load_config(tiny_config(test_every=1, epochs=1)), tmp_path / "quiet", resume=False)
     assert list((tmp_path / "quiet").rglob("*.png")) == []
     train(load_config(tiny_config(test_every=1, save_image=True)), tmp_path / "asked", resume=False)
     assert len(list((tmp_path / "asked" / "images" / "Sample").glob("*.png"))) == 2
@@ -333,21 +339,25 @@ def scores_of(folder):
     return scores, read_checkpoint(folder / "best.pt")["iteration"]
 
 
-@pytest.fixture
-def overshooting(tiny_config):
-    """Four epochs at a learning rate that makes an early validation the best, so that losing it would show."""
-    return load_config(tiny_config(epochs=4, test_every=1, lr=0.05))
+@pytest.fixture(scope="module")
+def overshooting(tiny_data, tmp_path_factory):
+    """(A config, the folder of a whole run): four epochs at a learning rate that makes an early validation the best, so
+    that losing it would show."""
+    folder = tmp_path_factory.mktemp("overshooting")
+    config = load_config(write_tiny(folder, tiny_data, epochs=4, test_every=1, lr=0.05))
+    train(config, folder / "whole", resume=False)
+    return config, folder / "whole"
 
 
 @pytest.mark.parametrize("iteration", [5, 11, 17, 23])
 def test_a_stop_in_an_epochs_last_step_loses_no_validation(iteration, overshooting, tmp_path, monkeypatch):
-    train(overshooting, tmp_path / "whole", resume=False)
+    config, whole = overshooting
     with monkeypatch.context() as patch:
         stop_at(iteration, patch)
-        train(overshooting, tmp_path / "cut", resume=False)
-    train(overshooting, tmp_path / "cut", resume=True)
-    assert scores_of(tmp_path / "cut") == scores_of(tmp_path / "whole")
-    assert_same_bits(final_state(tmp_path / "cut"), final_state(tmp_path / "whole"))
+        train(config, tmp_path / "cut", resume=False)
+    train(config, tmp_path / "cut", resume=True)
+    assert scores_of(tmp_path / "cut") == scores_of(whole)
+    assert_same_bits(final_state(tmp_path / "cut"), final_state(whole))
 
 
 @pytest.mark.parametrize("validations", [0, 1, 3])
@@ -356,7 +366,7 @@ def test_a_crash_around_the_save_of_a_validation_loses_and_doubles_nothing(
     validations, when, overshooting, tmp_path, monkeypatch
 ):
     """The checkpoint of the epoch is there; that which knows the scores is not, or best.pt is and it is not."""
-    train(overshooting, tmp_path / "whole", resume=False)
+    config, whole = overshooting
     real, made = validation.Run.save, []
 
     def crashing(run, is_best=None):
@@ -370,6 +380,6 @@ def test_a_crash_around_the_save_of_a_validation_loses_and_doubles_nothing(
     with monkeypatch.context() as patch:
         patch.setattr(validation.Run, "save", crashing)
         with pytest.raises(InputError, match="killed here"):
-            train(overshooting, tmp_path / "cut", resume=False)
-    train(overshooting, tmp_path / "cut", resume=True)
-    assert scores_of(tmp_path / "cut") == scores_of(tmp_path / "whole")
+            train(config, tmp_path / "cut", resume=False)
+    train(config, tmp_path / "cut", resume=True)
+    assert scores_of(tmp_path / "cut") == scores_of(whole)

@@ -6,17 +6,9 @@ import signal
 
 import pytest
 import torch
+from forked import together
 from helpers import assert_same_bits, final_state, train
-from torchrun import (
-    assert_equal_numbers,
-    errors_in,
-    finished,
-    kill_when_said,
-    logged,
-    losses,
-    torchrun,
-    write_configs,
-)  # fmt: skip
+from torchrun import assert_equal_numbers, errors_in, finished, kill_when_said, logged, losses, torchrun, write_configs
 
 from config import load_config
 from datas import BenchmarkSet
@@ -45,15 +37,15 @@ def one(folder):
 def two(folder):
     """The same in two processes, with SR images."""
     arguments = ["--config", "tiny.yml", "--set", "log_name=two", "--set", "save_image=True"]
-    said = finished(torchrun(folder, *arguments))
-    assert "strides" not in said  # of gradients, which a process would copy at every step
+    said = together(2, *arguments, cwd=folder)
+    assert "strides" not in "".join(said)  # of gradients, which a process would copy at every step
     return folder / "runs" / "two"
 
 
 @pytest.fixture(scope="module")
 def whole(folder):
     """An undisturbed run of own.yml in two processes."""
-    finished(torchrun(folder, "--config", "own.yml", "--set", "log_name=whole"))
+    together(2, "--config", "own.yml", "--set", "log_name=whole", cwd=folder)
     return folder / "runs" / "whole"
 
 
@@ -95,7 +87,7 @@ def test_a_run_of_two_processes_goes_on_in_one(folder, one, two):
 
 def test_a_run_of_one_process_goes_on_in_three(folder, one):
     run = cut_after_an_epoch(one, folder / "one, then three")
-    finished(torchrun(folder, "--resume", run, options=["--standalone", "--nproc_per_node=3"]))
+    together(3, "--resume", run, cwd=folder)
     assert logged(run, "start")[-1]["processes"] == 3
     assert_equal_numbers(run, one)
 

@@ -4,20 +4,33 @@ import importlib
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
 
 
 @pytest.fixture
-def one_tile_for_16x16(monkeypatch):
-    """The interpreter takes its time per tile: let one hold 16x16 pixels."""
-    from models.kernels import msgm
+def one_tile_for_16x16(monkeypatch, wide_tiles_in_esam):
+    """The interpreter takes its time per tile and per program: let one hold 16x16 pixels."""
+    from models.kernels import msgm, tail
 
     if not torch.cuda.is_available():
+        monkeypatch.setattr(msgm, "common", SimpleNamespace(PROGRAMS=1))
         for kernel in msgm.TILES:
             monkeypatch.setitem(msgm.TILES, kernel, dict.fromkeys(msgm.TILES[kernel], (16, 16, 4, 1)))
+        monkeypatch.setattr(tail, "program_pixels", lambda _: 256)
+        monkeypatch.setattr(tail, "FULL_PIXELS", 256)
+
+
+@pytest.fixture
+def wide_tiles_in_esam(monkeypatch):
+    """8x8 of the halved map where a GPU takes 4x4."""
+    from models.kernels import upsample
+
+    if not torch.cuda.is_available():
+        monkeypatch.setattr(upsample, "FORWARD_SIDE", 8)
+        monkeypatch.setattr(upsample, "ADJOINT_PIXELS", 64)
 
 
 @dataclass

@@ -21,7 +21,8 @@ SCALES = (2, 3, 4)
 def several_tiles_for_each_program(monkeypatch):
     monkeypatch.setattr(common, "PROGRAMS", 9)
     if DEVICE == "cpu":  # the interpreter takes its time per tile
-        monkeypatch.setattr(kernels, "FULL_PIXELS", 64)
+        monkeypatch.setattr(kernels, "FULL_PIXELS", 128)
+        monkeypatch.setattr(kernels, "program_pixels", lambda _: 128)
 
 
 def random_maps(count, *shape, precision="float32"):
