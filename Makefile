@@ -16,7 +16,7 @@ SAMPLE := --set data_path=./data/sample --set 'eval_sets=[Sample]'
 	$(INSTALL) -r requirements.txt
 	touch $@
 
-.venv/ready-to-test: .venv/ready requirements-test.txt requirements-video.txt
+.venv/ready-to-test: .venv/ready requirements-test.txt requirements-video.txt requirements-export.txt
 	$(INSTALL) -r requirements-test.txt
 	$(INSTALL) --no-deps spandrel==0.4.2  # it would bring a torchvision, which belongs to another PyTorch
 	touch $@

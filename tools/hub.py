@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project's fo
 from models import ModelError, Upscaler
 from models.architecture import Architecture
 from models.weights import file_hash
+from tools import export
 from utils import InputError, atomic_write, make_folder, run_command, shown
 
 CONFIG, WEIGHTS, CARD = FILES = ("config.json", "model.safetensors", "README.md")
@@ -92,8 +93,8 @@ def save(weights: str | Path, folder: str | Path, licence: str | None = None) ->
     network = Upscaler.load(weights, device="cpu", backend="plain")
     tensors = {key: value.contiguous() for key, value in network.model.state_dict().items()}
     config, card = _config(network.architecture), _card(weights, network, licence)
-    metadata = {"format": "pt", "source": weights.name, "source_sha256": file_hash(weights)}
-    metadata |= {"config": json.dumps(config), "scale": str(network.scale), "license": licence or "other"}
+    metadata = {"format": "pt", **export.metadata(weights, tensors)}
+    metadata |= {"config": json.dumps(config), "license": licence or "other"}
     folder = make_folder(folder)
     atomic_write(folder / WEIGHTS, safetensors.torch.save(tensors, metadata))
     atomic_write(folder / CONFIG, (json.dumps(config, indent=2) + "\n").encode())

@@ -24,11 +24,13 @@ from published import Published, PublishedTraining, save_run
 from config import build_config, load_config
 from models import create_model
 from models.weights import read_checkpoint
+from tools import export
 from training import setup
 from training.checkpoints import run_checkpoints, save_checkpoint
 from training.published_file import published_form
 from training.run_state import restore
 from training.step import TrainStep, to_float
+from utils import InputError
 
 
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
@@ -204,3 +206,16 @@ def test_without_a_config_the_published_default_is_taken_and_named(tmp_path):
     assert done.returncode == 2
     assert "no --config: " in done.stderr and "SSUFSR_light_x2.yml is taken, as by the published code" in done.stderr
     assert "Set5: no such folder" in done.stderr
+
+
+def test_the_command_writes_a_file_that_the_published_program_loads(tmp_path, monkeypatch, capsys):
+    file = tmp_path / "model_x4_0.pt"
+    monkeypatch.setattr("sys.argv", ["export", "x4", str(file), "--to", "published"])
+    export.main()
+    assert capsys.readouterr().out == f"wrote {file}: 794,467 weights\n"
+    theirs = PublishedTraining(load_config(ROOT / "configs" / "SSUFSR_light_x4.yml"))
+    theirs.load(file)
+    assert theirs.epoch == 0
+    monkeypatch.setattr("sys.argv", ["export", "x4", "x4.onnx", "--to", "published"])
+    with pytest.raises(InputError, match=r"x4.onnx: must end in \.pt, as the published files do"):
+        export.main()
