@@ -4,7 +4,8 @@
 
 Both speak of the environment that runs this, which must have been made from requirements.txt and requirements-test.txt.
 The lock holds each package's version and the SHA-256 of the file that pip takes for this system and Python. PyTorch is
-not in it: its builds differ by device, so its hash would name one of them; its range stands in requirements.txt.
+not in it: its builds differ by device, so its hash would name one of them; its range stands in requirements.txt. Nor
+is spandrel, which is installed without the torchvision that it needs (Makefile).
 """
 
 import json
@@ -22,7 +23,8 @@ from utils import InputError, atomic_write, run_command
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCK, LICENCES = ROOT / "requirements-lock.txt", ROOT / "docs" / "licences.md"
-NOT_LOCKED = ("torch", "pip", "setuptools")  # the last two come with a virtual environment
+NOT_LOCKED = ("torch", "spandrel")
+WITH_PYTHON = ("pip", "setuptools")  # they come with a virtual environment
 LONGEST = 200  # characters of a licence; some packages have its whole text there
 
 
@@ -62,14 +64,14 @@ def licence(package: Distribution) -> str:
 
 def main() -> None:
     packages = installed()
-    locked = {name: package for name, package in packages.items() if name not in NOT_LOCKED}
+    locked = {name: package for name, package in packages.items() if name not in NOT_LOCKED + WITH_PYTHON}
     hashes = file_hashes(locked)
     where = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
     lines = [f"# {where}; written by `python -m tools.lock`. PyTorch is not locked: its builds differ by device."]
     lines += [f"{name}=={package.version} --hash=sha256:{hashes[name]}" for name, package in locked.items()]
     atomic_write(LOCK, "".join(f"{line}\n" for line in lines).encode())
 
-    shown = {name: package for name, package in packages.items() if name not in NOT_LOCKED[1:]}
+    shown = {name: package for name, package in packages.items() if name not in WITH_PYTHON}
     rows = [f"| {name} | {package.version} | {licence(package)} |" for name, package in shown.items()]
     text = f"""# Licences of dependencies
 
