@@ -5,9 +5,24 @@ import numpy as np
 
 from datas import upscale
 
+TITLES = ("LR", "bicubic", "SSIU", "HR")  # of `side_by_side` with SSIU's image
+TITLE_BAR = 28  # rows
+
 
 def side_by_side(lr_image: np.ndarray, sr_image: np.ndarray, hr_image: np.ndarray, scale: int) -> np.ndarray:
     """LR (pixels enlarged) | bicubic | SR | HR side by side: uint8 (H, W, 3) each -> (H, 4 W, 3)."""
-    height, width = hr_image.shape[:2]
-    enlarged = cv2.resize(lr_image, (width, height), interpolation=cv2.INTER_NEAREST)
-    return np.concatenate([enlarged, upscale(lr_image, scale), sr_image, hr_image], axis=1)
+    return np.concatenate([repeated(lr_image, scale), upscale(lr_image, scale), sr_image, hr_image], axis=1)
+
+
+def repeated(image: np.ndarray, times: int) -> np.ndarray:
+    """Each pixel as a square of `times` x `times`: (H, W, 3) -> (times H, times W, 3)."""
+    return image.repeat(times, axis=0).repeat(times, axis=1)
+
+
+def titled(panel: np.ndarray) -> np.ndarray:
+    """A panel of `side_by_side` (H, 4 W, 3), or several under one another, below a bar with the four titles."""
+    bar = np.full((TITLE_BAR, panel.shape[1], 3), 255, np.uint8)
+    for place, title in enumerate(TITLES):
+        origin = (place * panel.shape[1] // len(TITLES) + 8, 20)
+        cv2.putText(bar, title, origin, cv2.FONT_HERSHEY_SIMPLEX, 0.6, (0, 0, 0), 1, cv2.LINE_AA)
+    return np.concatenate([bar, panel])

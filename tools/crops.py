@@ -20,9 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project's fo
 
 from datas import open_benchmark_sets, write_png
 from datas.sample import make_sample
-from evaluation.pictures import side_by_side
+from evaluation.pictures import side_by_side, titled
 from models import ModelError, Upscaler, load
-from tools.compare import titled
 from utils import InputError, run_command
 
 SCALE = 4
