@@ -4,6 +4,7 @@
     python test.py --config ./configs/SSUFSR_light_x2.yml --set pretrain=pretrain_model/model_x2_290.pt --json x2.json
     python test.py --config ./configs/SSUFSR_light_x4.yml --set 'eval_sets=[Set5]' --save-images --self-ensemble
     python test.py --config ./configs/SSUFSR_light_x4.yml --set 'eval_sets=[MyPhotos]' --lr-only
+    python test.py --config ./configs/SSUFSR_light_x4.yml --report x4.html
     python test.py --config ./configs/SSUFSR_light_x4.yml --set 'eval_sets=[B100]' --timings
     torchrun --nproc_per_node=4 test.py --config ... --set 'gpu_ids=[0, 1, 2, 3]'       images shared among four GPUs
     python test.py --config ./configs/SSUFSR_light_x4.yml --model my_networks:Shallow --weights shallow.safetensors
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from evaluation.peers import add_run_options, named_config, named_setting
 from evaluation.spent import Laps
-from utils import InputError, held_folder, make_folder, remove_leftovers
+from utils import InputError, atomic_write, held_folder, make_folder, remove_leftovers
 
 if TYPE_CHECKING:  # what imports PyTorch is imported where it is used: --help must not wait for it
     from config import Config
@@ -33,6 +34,7 @@ def parse_arguments() -> argparse.Namespace:
     add_run_options(parser)
     parser.add_argument("--out", type=Path, help="folder of per_image.csv and SR images (default results/CONFIG)")
     parser.add_argument("--json", type=Path, help="also write means, images, config, versions and device to this file")
+    parser.add_argument("--report", type=Path, help="also write a page with scores and pictures of every image")
     parser.add_argument("--save-images", action="store_true", help="write SR images, one folder per set")
     parser.add_argument("--self-ensemble", action="store_true", help="average over 8 flips and transpositions")
     parser.add_argument("--lr-only", action="store_true", help="sets without HR: super-resolve, score nothing")
@@ -41,11 +43,11 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def check_json(file: Path | None) -> None:
-    """Raise InputError if the file of --json cannot be written."""
+def check_file(option: str, file: Path | None, example: str) -> None:
+    """Raise InputError if the file of an option cannot be written."""
     if file is not None:
         if file.is_dir():
-            raise InputError(f"--json {file}: is a folder; name a file, such as {file / 'x4.json'}")
+            raise InputError(f"{option} {file}: is a folder; name a file, such as {file / example}")
         make_folder(file.parent)
 
 
@@ -55,7 +57,8 @@ def main(arguments: argparse.Namespace, laps: Laps) -> None:
 
     config = named_config(load_config(arguments.config, arguments.set), arguments)
     setting = named_setting(config, arguments)
-    check_json(arguments.json)
+    check_file("--json", arguments.json, "x4.json")
+    check_file("--report", arguments.report, "x4.html")
     if not config.eval_sets:
         raise InputError(f"{arguments.config}: config key 'eval_sets' is empty: there is nothing to evaluate")
     name = f"-{setting.name}" if arguments.model else ""
@@ -74,7 +77,9 @@ def evaluate(arguments: argparse.Namespace, config: "Config", setting: "Setting"
     from datas import InspectedSet, inspect
     from evaluation import report
     from evaluation.evaluator import evaluate_set
+    from evaluation.gallery import Gallery, merged
     from evaluation.network import open_network, weights_file
+    from evaluation.report_page import report_page
     from evaluation.sets import open_sets
     from models.devices import device_name
     from models.memory import keep_freed_memory
@@ -95,6 +100,7 @@ def evaluate(arguments: argparse.Namespace, config: "Config", setting: "Setting"
     laps.end("opening")
 
     results, inspections, written = [], {}, [out / "per_image.csv"]
+    gallery = Gallery()
     for images in sets:
         inspected = InspectedSet(images)
         folder = out / images.name if arguments.save_images or config.save_image else None
@@ -104,19 +110,21 @@ def evaluate(arguments: argparse.Namespace, config: "Config", setting: "Setting"
             evaluate_set(
                 network, inspected, images.name, config.scale, process.device,
                 with_bicubic=True, image_folder=folder, share=process,
+                observer=gallery.of(images.name) if arguments.report else None,
             )
         )  # fmt: skip
         seen = process.gather(inspected.seen)
         if process.is_first:
             inspections[images.name] = inspect(images, seen)
             print("\n".join(inspections[images.name].lines))
+    galleries = process.gather([gallery])
     laps.end("evaluating")
 
     if process.is_first:
         printed = report.table(results, config.scale, setting)
         print(printed)
         report.write_csv(out / "per_image.csv", results, setting)
-        if arguments.json or arguments.model_card:
+        if arguments.json or arguments.report or arguments.model_card:
             from tools.profile_model import network_facts
 
             summary = report.as_json(results, config, weights, where, setting, network_facts(config))
@@ -125,6 +133,12 @@ def evaluate(arguments: argparse.Namespace, config: "Config", setting: "Setting"
             if arguments.json:
                 report.write_json(arguments.json, summary)
                 written.append(arguments.json)
+            if arguments.report:
+                cells = report.table_cells(results, config.scale, setting)
+                lines = {name: inspection.lines for name, inspection in inspections.items()}
+                page = report_page(summary, cells, lines, merged(galleries), laps.seconds)
+                atomic_write(arguments.report, page)
+                written.append(arguments.report)
             if arguments.model_card:
                 written.append(report.write_model_card(facts, printed, summary))
         print("\n".join(["", *(f"wrote {file}" for file in written)]))

@@ -28,6 +28,7 @@ from models.pixels import from_network, to_network
 from utils import InputError, Terminal
 
 Network = Callable[[Tensor], Tensor]
+Observer = Callable[[Pair, np.ndarray, np.ndarray | None], object]
 PROTOCOLS = {"standard": standard_of, "official": official_of}
 LARGE = 2**22  # pixels of an SR image that is scored before the next one is super-resolved, for the memory of both
 
@@ -38,8 +39,8 @@ class ImageResult:
 
     Attributes:
         seconds: of the forward pass by the clock, while other threads read and score.
-        beside: seconds of what those did for it, by the clock: 'read', 'bicubic' (upscaling), 'score' and
-            'write', where done.
+        beside: seconds of what those did for it, by the clock: 'read', 'bicubic' (upscaling), 'score',
+            'write' and 'look' (the observer), where done.
     """
 
     name: str
@@ -116,6 +117,7 @@ def evaluate_set(
     with_bicubic: bool = False,
     image_folder: Path | None = None,
     share: Share | None = None,
+    observer: Observer | None = None,
 ) -> SetResult:
     """Super-resolve and score every image of a set.
 
@@ -125,6 +127,8 @@ def evaluate_set(
         with_bicubic: also score bicubic upscaling of the LR image.
         image_folder: where to write the SR images as NAME_xS.png; None writes none.
         share: the processes that do this together: each takes every world-th image, and all return the same result.
+        observer: called with each image of this process when it is scored, in a thread of its own: the pair, the SR
+            image and, where it is scored too, the bicubic one, uint8 (sH, sW, 3). It must not keep them all.
 
     Raises:
         InputError: an image that cannot be read or is too small to be scored; an output that is not finite. With
@@ -132,7 +136,7 @@ def evaluate_set(
     """
     share = share or Alone()
     threads = torch.get_num_threads()
-    evaluation = _Evaluation(network, images, name, scale, device, with_bicubic, image_folder, threads)
+    evaluation = _Evaluation(network, images, name, scale, device, with_bicubic, image_folder, threads, observer)
     own = range(share.rank, len(images), share.world)
     results: list[ImageResult] = []
     failure: Exception | None = None
@@ -203,6 +207,7 @@ class _Evaluation:
     with_bicubic: bool
     image_folder: Path | None
     threads: int  # in which PyTorch computes, outside of `one_thread`
+    observer: Observer | None
 
     def read(self, index: int) -> _Image:
         start = time.perf_counter()
@@ -228,18 +233,22 @@ class _Evaluation:
     @torch.no_grad()  # which holds in one thread
     def finish(self, image: _Image) -> ImageResult:
         """Score the SR image, and write it."""
-        scores = []
+        scores, bicubic = [], None
         with self._named(image), one_thread(self.threads):
             if image.pair.hr is not None:
                 images = [image.sr]
                 if self.with_bicubic:
                     with image.timed("bicubic"):
-                        images.append(_as_tensor(upscale(image.pair.lr, self.scale)))
+                        bicubic = upscale(image.pair.lr, self.scale)
+                    images.append(_as_tensor(bicubic))
                 with image.timed("score"):
                     scores = _scores(images, _as_tensor(image.pair.hr), self.scale, image.where)
             if self.image_folder is not None:
                 with image.timed("write"):
                     write_png(self.image_folder / f"{image.pair.name}_x{self.scale}.png", from_network(image.sr))
+            if self.observer is not None:
+                with image.timed("look"):
+                    self.observer(image.pair, from_network(image.sr), bicubic)
         seconds = image.seconds.pop("network")
         of_sr, of_bicubic = (*scores, {}, {})[:2]
         return ImageResult(image.pair.name, of_sr, of_bicubic, seconds, image.seconds)

@@ -54,6 +54,7 @@ BESIDE = {  # what is done while the network works: its name and its thread
     "bicubic": ("bicubic upscaling", "scorer"),
     "score": ("scores of both, both protocols", "scorer"),
     "write": ("writing SR images", "scorer"),
+    "look": ("pictures of the report", "scorer"),
 }
 TIME_LEGEND = (
     "By the clock. The reader and the scorer work while the network does, in threads of their own: where cores are\n"
@@ -86,13 +87,18 @@ def table(results: list[SetResult], scale: int, setting: Setting | None = None) 
 
     The header line names a network that is not SSIU, and what is special about the evaluation.
     """
+    header, *rows = table_cells(results, scale, setting)
+    return f"{_aligned([header, ['---'] * len(header), *rows])}\n\n{LEGEND}"
+
+
+def table_cells(results: list[SetResult], scale: int, setting: Setting | None = None) -> list[list[str]]:
+    """The header and the rows of `table`."""
     other = setting is not None and setting.name != SSIU
     about = ", ".join(filter(None, [setting.name if other else "", setting.special])) if setting else ""
     first = f"set ({about})" if about else "set"
     paper = f"{SSIU}'s paper x{scale}" if other else f"paper x{scale}"
     header = [first, "images", "standard", "official", paper, "official - paper", "bicubic", "ms / image"]
-    rows = [header, ["---"] * len(header), *(_row(result, scale) for result in results)]
-    return f"{_aligned(rows)}\n\n{LEGEND}"
+    return [header, *(_row(result, scale) for result in results)]
 
 
 def _aligned(rows: list[list[str]]) -> str:

@@ -19,6 +19,7 @@ from training.graphed import fastest_step
 from training.meter import Meter
 from training.processes import Process, StopRequest
 from training.progress import ProgressBar
+from training.run_page import write_page
 from training.run_state import Run
 from training.schedule import learning_rate, out_of_time
 from training.setup import set_up
@@ -98,6 +99,8 @@ def go_on(run: Run, batches: Batches) -> int:
 
     how = "stopped" if stopped else "finished" if position.iteration == run.total else "out of max_minutes"
     log.say(f"{how} after iteration {position.iteration:,}; saved in {run.folder}")
+    if process.is_first:
+        write_page(run.folder, log.say)
     return stop.exit_code if stopped else 0
 
 

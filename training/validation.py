@@ -1,4 +1,4 @@
-"""Validation: every evaluation set scored, logged, and a checkpoint that knows the scores."""
+"""Validation: every evaluation set scored, logged, a checkpoint that knows the scores, and the run's page."""
 
 import torch
 
@@ -7,6 +7,7 @@ from evaluation.evaluator import Network, SetResult, evaluate_set
 from evaluation.pictures import side_by_side
 from models import inference
 from models.pixels import from_network, to_network
+from training.run_page import keep_panel, write_page
 from training.run_state import Run
 
 
@@ -34,6 +35,8 @@ def validate(run: Run, last: bool) -> None:
     step.model.train()
     position.validated = position.iteration
     run.save(is_best=position.best["iteration"] == position.iteration)
+    if run.process.is_first:
+        write_page(run.folder, run.log.say)
 
 
 def score(run: Run, network: Network, images: BenchmarkSet, with_bicubic: bool, with_images: bool) -> SetResult:
@@ -88,7 +91,7 @@ def note_best(run: Run, result: SetResult) -> None:
 
 @torch.no_grad()
 def draw_panel(run: Run, network: Network, images: BenchmarkSet) -> None:
-    """The first image of a set as a picture for TensorBoard."""
+    """The first image of a set as a picture for TensorBoard and for the run's page."""
     if not run.process.is_first:
         return
     pair = images[0]
@@ -96,3 +99,4 @@ def draw_panel(run: Run, network: Network, images: BenchmarkSet) -> None:
     sr_image = from_network(network(to_network(pair.lr, run.step.device))[0])
     panel = side_by_side(pair.lr, sr_image, pair.hr, run.config.scale)
     run.log.picture(f"{images.name}/{pair.name}: LR, bicubic, SR, HR", run.position.iteration, panel)
+    keep_panel(run.folder, run.position.iteration, panel, run.log.say)
