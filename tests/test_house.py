@@ -8,7 +8,7 @@ from helpers import ROOT
 
 BELOW = (
     "interrupts", "utils", "yaml_file", "models", "datas", "pictures", "config", "evaluation", "training", "tools",
-    "peers",
+    "peers", "webapp",
 )  # fmt: skip
 ALLOWED = {
     "interrupts": (),
@@ -16,6 +16,7 @@ ALLOWED = {
     "yaml_file": ("utils",),
     "models": (),
     "peers": (),
+    "webapp": ("utils", "models", "datas", "pictures"),
     "datas": ("utils",),
     "pictures": ("utils", "models", "datas"),
     "config": ("utils", "yaml_file", "models", "datas"),
@@ -23,7 +24,7 @@ ALLOWED = {
     "training": ("utils", "yaml_file", "models", "datas", "config", "evaluation"),
     "tools": ("interrupts", "utils", "yaml_file", "models", "datas", "config", "evaluation", "training"),
 }  # a script in the root may import all of them; no one imports a script
-SCRIPTS = ("train", "test", "doctor", "benchmark", "hubconf", "upscale")
+SCRIPTS = ("train", "test", "doctor", "benchmark", "hubconf", "upscale", "app")
 LONGEST = 400  # lines; a file that cannot be read in one sitting is wrong
 EXEMPT = ("models/cpu.cpp", "models/kernels/")
 
