@@ -1,14 +1,15 @@
 # make demo: everything once, small, on built-in photographs.   make test: lint, types and tests.
+# make pages: app.py and the report in a browser (Chromium must be on the PATH), whose tests are skipped otherwise.
 # make faults, make fuzz: runs that are disturbed and files that are damaged on purpose (docs/reliability.md), minutes each.
 # Both need Python >= 3.10, git and make; the rest is installed into .venv. With LOCKED=1 that is first the very files of
 # requirements-lock.txt, checked by their hashes (Linux x86-64, Python 3.11), as in continuous integration.
 
 PYTHON ?= python3
-BIN := .venv/bin
+BIN := $(if $(filter Windows_NT,$(OS)),.venv/Scripts,.venv/bin)
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SAMPLE := --set data_path=./data/sample --set 'eval_sets=[Sample]'
 
-.PHONY: demo test faults fuzz clean
+.PHONY: demo test pages faults fuzz clean
 
 .venv/ready: requirements.txt
 	$(PYTHON) -m venv .venv
@@ -38,6 +39,10 @@ test: .venv/ready-to-test
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q -n auto --dist worksteal
+
+pages: .venv/ready-to-test
+	$(INSTALL) -r requirements-app.txt 'playwright>=1.50,<2'
+	$(BIN)/python -m pytest -q tests/test_app.py tests/evaluation/test_pages_in_browser.py
 
 faults: .venv/ready-to-test
 	$(BIN)/python -m tests.faults.run --count 500 --markdown

@@ -12,6 +12,7 @@ def to_uint8(image: Tensor) -> Tensor:
 
 def to_network(image: np.ndarray, device: torch.device) -> Tensor:
     """uint8 (H, W, 3) -> float32 (1, 3, H, W) in [0, 1] on `device`."""
+    image = image if image.flags.writeable else image.copy()  # PyTorch warns of others, such as Pillow's
     return torch.from_numpy(image).to(device).permute(2, 0, 1)[None].float() / 255
 
 
