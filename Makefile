@@ -1,5 +1,6 @@
 # make demo: everything once, small, on built-in photographs.   make test: lint, types and tests.
 # make pages: app.py and the report in a browser (Chromium must be on the PATH), whose tests are skipped otherwise.
+# make figures: the pictures of README.md and docs/ that need no data and no run of their own.
 # make faults, make fuzz: runs that are disturbed and files that are damaged on purpose (docs/reliability.md), minutes each.
 # Both need Python >= 3.10, git and make; the rest is installed into .venv. With LOCKED=1 that is first the very files of
 # requirements-lock.txt, checked by their hashes (Linux x86-64, Python 3.11), as in continuous integration.
@@ -8,8 +9,10 @@ PYTHON ?= python3
 BIN := $(if $(filter Windows_NT,$(OS)),.venv/Scripts,.venv/bin)
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SAMPLE := --set data_path=./data/sample --set 'eval_sets=[Sample]'
+X4 := --config configs/SSUFSR_light_x4.yml $(SAMPLE)
+LR := data/sample/benchmark/Sample/LR_bicubic/X4
 
-.PHONY: demo test pages faults fuzz clean
+.PHONY: demo test pages figures faults fuzz clean
 
 .venv/ready: requirements.txt
 	$(PYTHON) -m venv .venv
@@ -43,6 +46,22 @@ test: .venv/ready-to-test
 pages: .venv/ready-to-test
 	$(INSTALL) -r requirements-app.txt 'playwright>=1.50,<2'
 	$(BIN)/python -m pytest -q tests/test_app.py tests/evaluation/test_pages_in_browser.py
+
+figures: .venv/ready-to-test
+	$(BIN)/python -m datas.sample --out data/sample
+	$(BIN)/python test.py $(X4) --save-images --out results/ssiu
+	$(BIN)/python test.py $(X4) --save-images --self-ensemble --out results/ssiu+
+	$(BIN)/python -m tools.compare $(X4) --method SSIU=results/ssiu --method SSIU+=results/ssiu+ \
+	    --crop rocket:58,116,48,48 --without LR --out docs/figures.png
+	$(BIN)/python -m tools.compare $(X4) --method SSIU=results/ssiu --crop coffee:204,224,64,64 \
+	    --without image --without LR --out docs/readme.png
+	$(BIN)/python -m tools.crops --out docs/pictures.png
+	$(BIN)/python -m tools.insight lam $(LR)/catx4.png --window 80,88,64 --out docs/insight-lam-cat.png
+	$(BIN)/python -m tools.insight lam $(LR)/rocketx4.png --window 176,176,64 --out docs/insight-lam-rocket.png
+	$(BIN)/python -m tools.insight stages $(LR)/catx4.png --hr data/sample/benchmark/Sample/HR/cat.png \
+	    --crop 12,24,32,24 --palette --out docs/insight-stages.png
+	$(BIN)/python -m tools.insight moe $(LR)/catx4.png $(LR)/coffeex4.png --out docs/insight-moe.png
+	$(BIN)/python -m tools.insight attention $(LR)/catx4.png --stage 3 --query 45,37 --out docs/insight-attention.png
 
 faults: .venv/ready-to-test
 	$(BIN)/python -m tests.faults.run --count 500 --markdown

@@ -47,7 +47,7 @@ class Config:
     pretrain_new_tail: bool = False  # fine-tune across scales: a tail that does not fit is initialised afresh
 
     # --- data ---
-    data_path: str  # root of DF2K/, DIV2K/, benchmark/, ... (README, "Data")
+    data_path: str  # root of DF2K/, DIV2K/, benchmark/, ... (README, "Weights and data")
     training_dataset: str  # 'df2k' (3,450 images), 'div2k' (800) or 'sample'; not used where `data` is given
     data: tuple[dict, ...] = ()  # other training images: [{path: HR folder, lr: LR folder, weight: 1.0}, ...]
     cache_path: str = ""  # folder of the packed training images; empty: data_path/cache

@@ -15,6 +15,7 @@ Weights are those of the config key `pretrain`; where it is empty, those that co
 
 import interrupts  # noqa: F401, isort: skip
 import argparse
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,12 @@ from utils import InputError, atomic_write, held_folder, make_folder, remove_lef
 
 if TYPE_CHECKING:  # what imports PyTorch is imported where it is used: --help must not wait for it
     from config import Config
+    from datas import BenchmarkSet
+    from datas.inspection import Inspection
+    from evaluation.evaluator import Network, SetResult
+    from evaluation.gallery import Gallery
     from evaluation.report import Setting
+    from training.processes import Process
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -72,14 +78,20 @@ def main(arguments: argparse.Namespace, laps: Laps) -> None:
         evaluate(arguments, config, setting, out, laps)
 
 
+@dataclass
+class Found:
+    """What the sets gave, all of it in the first process."""
+
+    results: list["SetResult"] = field(default_factory=list)
+    inspections: dict[str, "Inspection"] = field(default_factory=dict)  # by set
+    galleries: list["Gallery"] = field(default_factory=list)  # of each process, for the page
+    images: list[Path] = field(default_factory=list)  # patterns of the SR files that were written
+
+
 def evaluate(arguments: argparse.Namespace, config: "Config", setting: "Setting", out: Path, laps: Laps) -> None:
     """Open everything, super-resolve and score every set, print and write what was found."""
-    from datas import InspectedSet, inspect
     from evaluation import report
-    from evaluation.evaluator import evaluate_set
-    from evaluation.gallery import Gallery, merged
     from evaluation.network import open_network, weights_file
-    from evaluation.report_page import report_page
     from evaluation.sets import open_sets
     from models.devices import device_name
     from models.memory import keep_freed_memory
@@ -99,14 +111,42 @@ def evaluate(arguments: argparse.Namespace, config: "Config", setting: "Setting"
     say(f"weights: {weights or 'none'}{origin}; {how}")
     laps.end("opening")
 
-    results, inspections, written = [], {}, [out / "per_image.csv"]
-    gallery = Gallery()
+    found = evaluate_sets(arguments, config, out, process, network, sets)
+    laps.end("evaluating")
+
+    if process.is_first:
+        print(report.table(found.results, config.scale, setting))
+        report.write_csv(out / "per_image.csv", found.results, setting)
+        written = [out / "per_image.csv", *found.images]
+        if arguments.json or arguments.report or arguments.model_card:
+            written += write_files(arguments, config, setting, weights, where, facts, found, laps)
+        print("\n".join(["", *(f"wrote {file}" for file in written)]))
+        laps.end("reporting")
+        if arguments.timings:
+            print(f"\n{report.time_table(found.results, laps.seconds, process.world)}")
+    process.leave()
+
+
+def evaluate_sets(
+    arguments: argparse.Namespace,
+    config: "Config",
+    out: Path,
+    process: "Process",
+    network: "Network",
+    sets: list["BenchmarkSet"],
+) -> Found:
+    """Super-resolve and score every set, look at its images, and say what was seen of them."""
+    from datas import InspectedSet, inspect
+    from evaluation.evaluator import evaluate_set
+    from evaluation.gallery import Gallery
+
+    found, gallery = Found(), Gallery()
     for images in sets:
         inspected = InspectedSet(images)
         folder = out / images.name if arguments.save_images or config.save_image else None
         if folder is not None:
-            written.append(folder / f"*_x{config.scale}.png")
-        results.append(
+            found.images.append(folder / f"*_x{config.scale}.png")
+        found.results.append(
             evaluate_set(
                 network, inspected, images.name, config.scale, process.device,
                 with_bicubic=True, image_folder=folder, share=process,
@@ -115,37 +155,44 @@ def evaluate(arguments: argparse.Namespace, config: "Config", setting: "Setting"
         )  # fmt: skip
         seen = process.gather(inspected.seen)
         if process.is_first:
-            inspections[images.name] = inspect(images, seen)
-            print("\n".join(inspections[images.name].lines))
-    galleries = process.gather([gallery])
-    laps.end("evaluating")
+            found.inspections[images.name] = inspect(images, seen)
+            print("\n".join(found.inspections[images.name].lines))
+    found.galleries = process.gather([gallery])
+    return found
 
-    if process.is_first:
-        printed = report.table(results, config.scale, setting)
-        print(printed)
-        report.write_csv(out / "per_image.csv", results, setting)
-        if arguments.json or arguments.report or arguments.model_card:
-            from tools.profile_model import network_facts
 
-            summary = report.as_json(results, config, weights, where, setting, network_facts(config))
-            for name, inspection in inspections.items():
-                summary["sets"][name] |= inspection.facts
-            if arguments.json:
-                report.write_json(arguments.json, summary)
-                written.append(arguments.json)
-            if arguments.report:
-                cells = report.table_cells(results, config.scale, setting)
-                lines = {name: inspection.lines for name, inspection in inspections.items()}
-                page = report_page(summary, cells, lines, merged(galleries), laps.seconds)
-                atomic_write(arguments.report, page)
-                written.append(arguments.report)
-            if arguments.model_card:
-                written.append(report.write_model_card(facts, printed, summary))
-        print("\n".join(["", *(f"wrote {file}" for file in written)]))
-        laps.end("reporting")
-        if arguments.timings:
-            print(f"\n{report.time_table(results, laps.seconds, process.world)}")
-    process.leave()
+def write_files(
+    arguments: argparse.Namespace,
+    config: "Config",
+    setting: "Setting",
+    weights: Path | None,
+    where: str,
+    facts: dict,
+    found: Found,
+    laps: Laps,
+) -> list[Path]:
+    """The files of --json, --report and --model-card; those that were written."""
+    from evaluation import report
+    from evaluation.gallery import merged
+    from evaluation.report_page import report_page
+    from tools.profile_model import network_facts
+
+    summary = report.as_json(found.results, config, weights, where, setting, network_facts(config))
+    for name, inspection in found.inspections.items():
+        summary["sets"][name] |= inspection.facts
+    written = []
+    if arguments.json:
+        report.write_json(arguments.json, summary)
+        written.append(arguments.json)
+    if arguments.report:
+        cells = report.table_cells(found.results, config.scale, setting)
+        lines = {name: inspection.lines for name, inspection in found.inspections.items()}
+        atomic_write(arguments.report, report_page(summary, cells, lines, merged(found.galleries), laps.seconds))
+        written.append(arguments.report)
+    if arguments.model_card:
+        printed = report.table(found.results, config.scale, setting)
+        written.append(report.write_model_card(facts, printed, summary))
+    return written
 
 
 def start() -> None:

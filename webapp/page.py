@@ -179,7 +179,8 @@ def address(file: Path) -> str:
 def said(result: Result) -> str:
     """What was done and what its owner should know, as HTML."""
     before, after = (f"{width} × {height}" for width, height in (result.done.before, result.done.after))
-    lines = [f"{before} became {after} in {duration(result.seconds)}.", *result.done.notes]
+    took = f"{result.seconds:.1f} s" if result.seconds < 10 else duration(result.seconds)
+    lines = [f"{before} became {after} in {took}.", *result.done.notes]
     if result.done.quality is not None:
         lines.append(f"A strongly compressed JPEG (quality about {result.done.quality}): its blocks are enlarged, too.")
     if result.after is None:
