@@ -75,6 +75,12 @@ class Terminal:
     def __getattr__(self, name: str):
         return getattr(sys.stderr, name)
 
+    def __eq__(self, other: object) -> bool:
+        """tqdm clears a bar before it writes beside it, and asks for its width, if its file is standard error."""
+        return other is sys.stderr or isinstance(other, Terminal)
+
+    __hash__ = object.__hash__
+
 
 def did_you_mean(name: str, known) -> str:
     """`; did you mean 'NEAREST'?` for the known name that is spelt most like `name`, or an empty string."""

@@ -18,16 +18,16 @@ from utils import InputError
 
 
 def weights_file(config: Config) -> Path | None:
-    """That of the config key `pretrain`, or the file of a spandrel:FILE. Where `pretrain` is empty, the one that comes
-    with the project for the scale; None for another network, which may have no weights.
+    """That of the config key `pretrain`; where it is empty, the file of a spandrel:FILE, or the one that comes with the
+    project for the scale; None for another network, which may have no weights.
 
     Raises:
         ModelError: no weights of this scale come with the project.
     """
-    if config.model.startswith(SPANDREL):
-        return Path(config.model.removeprefix(SPANDREL))
     if config.pretrain:
         return Path(config.pretrain)
+    if config.model.startswith(SPANDREL):
+        return Path(config.model.removeprefix(SPANDREL))
     return shipped_weights(SHIPPED, config.scale) if config.model == SSUFSR else None
 
 
@@ -39,7 +39,7 @@ def open_model(config: Config, weights: Path | None, device: torch.device) -> nn
         ModelError: they do not fit.
     """
     model = create_model(config)
-    if not config.model.startswith(SPANDREL):
+    if config.pretrain or not config.model.startswith(SPANDREL):  # which comes with its weights
         if weights is not None:
             load_weights(model, weights)
         elif model.state_dict():

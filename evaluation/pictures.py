@@ -5,7 +5,7 @@ import numpy as np
 
 from datas import upscale
 
-TITLES = ("LR", "bicubic", "SSIU", "HR")  # of `side_by_side` with SSIU's image
+TITLES = ("LR", "bicubic", "SR", "HR")  # of `side_by_side`
 TITLE_BAR = 28  # rows
 
 

@@ -43,13 +43,15 @@ def create_model(config) -> nn.Module:
 
 
 def network_name(config) -> str:
-    """A short name: 'SSIU', the Name of package.module:Name, or the name of a spandrel:FILE without its ending."""
+    """A short name, which a folder can have: 'SSIU', the Name of package.module:Name, or the name of a spandrel:FILE
+    without its ending. Another network called SSIU has what it came from added."""
     if config.model == SSUFSR:
         return "SSIU"
     name = config.model.partition(":")[2]
     if config.model.startswith(SPANDREL):
         name = Path(name).stem
-    return config.model if name == "SSIU" else name  # somebody else's of that name
+    origin = "spandrel" if config.model.startswith(SPANDREL) else config.model.partition(":")[0]
+    return f"SSIU of {origin}" if name == "SSIU" else name
 
 
 def import_named(path: str) -> Any:

@@ -45,7 +45,7 @@ class SizeNeeds:
         height, width = self.sides(*x.shape[2:])
         if (height, width) == x.shape[2:]:
             return x
-        return reflect_pad(x, max(height, width))[..., :height, :width]
+        return reflect_pad(x, max(height, width))[..., :height, :width].contiguous()
 
 
 def fit(model: nn.Module, scale: int) -> None:

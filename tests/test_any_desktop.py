@@ -164,6 +164,7 @@ if __name__ in ("__main__", "__mp_main__"):  # the second is what a spawned proc
     sys.path.insert(0, str(ROOT))
     look_like_windows()
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which what a shell starts in the background ignores
     multiprocessing.set_start_method("spawn")
     import_every_module()
     train_stop_resume_and_test(sys.argv[1], Path(sys.argv[2]))

@@ -348,3 +348,26 @@ def test_a_refused_file_shows_why_and_is_not_kept(page, served, pictures):
     wait_for_files(served[1], ["rgb.png"])
     page.close()
     wait_for_files(served[1], [])
+
+
+def test_a_request_that_no_page_makes_takes_no_file_of_another_and_no_scale_that_is_not_there(studio, tmp_path):
+    module = pytest.importorskip("webapp.page", reason="gradio is absent: pip install -r requirements-app.txt")
+    pages = module.Pages(tmp_path)
+    desk = module.Desk(studio(), pages, [2])
+    (tmp_path / "upload").mkdir()
+    mine, result = tmp_path / "upload" / "a.png", tmp_path / "result-1" / "b.png"
+    result.parent.mkdir()
+    for file in (mine, result):
+        file.touch()
+    assert desk.uploaded({"path": str(mine)}) == mine.resolve()
+    for path in (
+        tmp_path,
+        tmp_path / "upload",
+        result,
+        tmp_path / "upload" / ".." / "result-1" / "b.png",
+        "/etc/hosts",
+    ):
+        with pytest.raises(InputError, match="no picture that was given to this page"):
+            desk.uploaded({"path": str(path)})
+    with pytest.raises(InputError, match="There is no scale 7"):
+        desk.about({"path": str(mine)}, 7)

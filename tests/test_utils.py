@@ -1,6 +1,7 @@
 """Atomic files and held folders: what other processes see, and what is left when one is killed."""
 
 import errno
+import io
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 from file_limits import no_file_beyond
 from helpers import ROOT
+from tqdm import tqdm
 
 import utils
 from utils import InputError, atomic_file, atomic_write, held_folder, remove_leftovers
@@ -261,3 +263,13 @@ def test_folders_that_were_made_for_nothing_are_removed_and_no_others(tmp_path):
     with held_folder(tmp_path / "old" / "runs" / "new"):
         (tmp_path / "old" / "runs" / "new" / "file").write_text("")
     assert (tmp_path / "old" / "runs" / "new" / "file").exists()
+
+
+def test_a_line_beside_a_progress_bar_clears_it_first(monkeypatch):
+    shown = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", shown)
+    with tqdm(total=10, file=utils.Terminal(), mininterval=0, ncols=40) as bar:
+        bar.update(3)
+        tqdm.write("a line", file=shown)
+    before = shown.getvalue().partition("a line")[0]
+    assert before.endswith("\r")  # blanks over the bar, and back to the beginning

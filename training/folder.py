@@ -12,7 +12,13 @@ from models.weights import read_checkpoint
 from training.checkpoint_form import checked_form
 from training.checkpoints import SavedRun, load_run, run_checkpoints, set_aside
 from training.launch import is_first_process, launch
-from training.published import is_published, keep_config, newest_published, read_published
+from training.published import (
+    is_published,
+    keep_config,
+    newest_published,
+    published_checkpoints,
+    read_published,
+)
 from utils import InputError, atomic_write, held_folder, remove_leftovers
 
 CONFIG_FILE = "config.yml"  # a copy for people: a checkpoint holds the config that it was written under
@@ -21,7 +27,7 @@ FIXED = ("pretrain", "pretrain_new_tail", "log_path", "log_name")  # of the star
 
 def name_folder(config: Config) -> Path:
     """The folder of a run that starts, by its config and the time: that of the first of its processes, and tries."""
-    network = network_name(config).rpartition(":")[2]
+    network = network_name(config)
     started = launch().common("started", time.strftime("%Y%m%d-%H%M%S"))
     return Path(config.log_path) / (config.log_name or f"{network}_x{config.scale}_{started}")
 
@@ -94,7 +100,7 @@ def find_saved(folder: Path, tidy: bool = False) -> SavedRun:
 
 def refuse_another(folder: Path) -> None:
     """Raise InputError if a run that starts would come into the folder of another."""
-    if run_checkpoints(folder):
+    if run_checkpoints(folder) or published_checkpoints(folder):
         raise InputError(f"{folder}: holds a run already; continue it with --resume {folder}, or change log_name")
     if (folder / CONFIG_FILE).exists():
         raise InputError(f"{folder}: a run ended there before its first checkpoint; remove it, or change log_name")

@@ -73,7 +73,9 @@ class Meter:
 
     def images_per_second(self) -> float:
         """Patches that all processes together trained on, by the seconds between `start` and `look`."""
-        return self._steps * self._run.config.batch_size / self._seconds
+        config, data = self._run.config, self._run.data
+        mean = config.data_repeat * data.num_images / data.iterations_per_epoch  # less, where the last batch is smaller
+        return self._steps * min(config.batch_size, mean) / self._seconds
 
 
 def _check_finite(losses: Tensor, run: Run) -> None:

@@ -34,8 +34,14 @@ def published_checkpoints(folder) -> list[Path]:
 
 def keep_config(folder: Path) -> None:
     """Copy the config of a published run: this project writes its own in that place, with the first checkpoint."""
-    if not (folder / KEPT_CONFIG).exists():
+    if config_file(folder).name == CONFIG_FILE:
         atomic_write(folder / KEPT_CONFIG, (folder / CONFIG_FILE).read_bytes())
+
+
+def config_file(folder: Path) -> Path:
+    """Where the config of a published run stands: in config.yml, until this project has written its own there."""
+    file, kept = folder / CONFIG_FILE, folder / KEPT_CONFIG
+    return kept if kept.is_file() and not (file.is_file() and read_yaml(file).keys() & set(COMMAND_LINE)) else file
 
 
 def is_published(path: Path) -> bool:
@@ -65,8 +71,7 @@ def read_config(folder: Path) -> Config:
     Raises:
         InputError: there is none, or a key cannot be honoured.
     """
-    kept = folder / KEPT_CONFIG
-    file = kept if kept.is_file() else folder / CONFIG_FILE
+    file = config_file(folder)
     values = {key: value for key, value in read_yaml(file).items() if key not in COMMAND_LINE}
     return build_config({**values, **HABITS}, file, [])
 
@@ -80,8 +85,9 @@ def newest_published(folder: Path, say: Callable[[str], None]) -> SavedRun | Non
         InputError: it is one, and its config or all of its checkpoints cannot be used.
     """
     paths = published_checkpoints(folder)
-    if paths:
-        read_config(folder)  # what is wrong there is wrong for each of them
+    if paths:  # what is wrong with the config is wrong for each of them
+        scale = read_config(folder).scale
+        paths = [path for path in paths if path.name.startswith(f"model_x{scale}_")] or paths
     for path in paths:
         try:
             return read_published(path)

@@ -15,8 +15,10 @@ from models import ModelError, create_model
 from models.architecture import detect_architecture
 from models.registry import SSUFSR
 from models.weights import extract_weights, put_weights, read_checkpoint
+from training.checkpoint_form import checked_form
 from training.schedule import learning_rate
 from training.step import make_optimizer, moments_in_order
+from utils import InputError
 
 PREFIX = "module."
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,12 +37,15 @@ def published_form(source: Path, raw: bool = False) -> dict[str, Any]:
 
     Raises:
         ModelError: no state dict in it, or another network than SSIU's.
-        InputError: its config cannot be used.
+        InputError: its config cannot be used, or it is a file of the published code.
     """
     content = read_checkpoint(source)
     chosen = {key: value for key, value in content.items() if not (raw and key == "ema_state_dict")}
     weights = extract_weights(chosen, source)
     is_run = all(entry in content for entry in RUN)
+    if "optimizer_state_dict" in content and not is_run:
+        raise InputError(f"{source}: is in the form of the published code already; give a checkpoint of this project")
+    content = checked_form(content, source) if is_run else content
     config = config_from_text(content["config"], source) if is_run else _paper_config(weights, source)
     if config.model != SSUFSR:
         raise ModelError(f"{source}: holds {config.model}; the published code knows SSIU only")

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 from evaluation.charts import LineChart, Point
@@ -24,6 +25,7 @@ MOST_PANELS = 12
 SIDE = 128  # pixels of each picture of a panel
 QUALITY = 85
 NO_LOSS = ("kind", "iteration", "minutes", "lr", "images_per_second")  # entries of "train" lines that are no loss
+UNWRITABLE = (OSError, InputError, ValueError, ArithmeticError, cv2.error)  # what a page or a picture may fail by
 Say = Callable[[str], object]
 
 
@@ -86,7 +88,7 @@ def keep_panel(folder: Path, iteration: int, panel: np.ndarray, say: Say) -> Non
         kept = panels(folder)
         for dropped in kept.keys() - evenly(list(kept)):
             kept[dropped].unlink()
-    except (OSError, InputError) as error:
+    except UNWRITABLE as error:
         _warn(place, error, say)
 
 
@@ -117,7 +119,7 @@ def write_page(folder: Path, say: Say) -> None:
     """Write run.html anew, as what is in the folder says. `say` takes a warning if that fails."""
     try:
         atomic_write(folder / PAGE, run_page(folder))
-    except (OSError, InputError) as error:
+    except UNWRITABLE as error:
         _warn(folder / PAGE, error, say)
 
 

@@ -21,6 +21,7 @@ from utils import InputError
 from webapp.studio import Result, Studio, need_folder
 
 KEPT = 3600  # seconds after which an upload and a download go in any case
+RESULT = "result-"  # how the folders of results begin
 WAITING = 8  # pictures in the queue at most
 HERE = Path(__file__).parent
 STYLE = """
@@ -78,7 +79,7 @@ class Pages:
     def begin(self, session: str, upload: Path) -> Path:
         """A new folder for the result of an upload."""
         self.give(session, upload)
-        folder = Path(tempfile.mkdtemp(dir=self.folder, prefix="result-"))
+        folder = Path(tempfile.mkdtemp(dir=self.folder, prefix=RESULT))
         with self._lock:
             self._of.setdefault(session, []).append(folder)
         return folder
@@ -108,13 +109,13 @@ def refused() -> Iterator[None]:
 class Desk:
     """What the page's buttons do."""
 
-    def __init__(self, studio: Studio, pages: Pages):
-        self.studio, self.pages = studio, pages
+    def __init__(self, studio: Studio, pages: Pages, scales: list[int]):
+        self.studio, self.pages, self.scales = studio, pages, scales
 
     def look(self, given: dict[str, Any] | None, scale: int, request: gr.Request) -> tuple[Any, ...]:
         """Say what was given and what it will become, or why it is refused. An earlier result goes."""
-        self.pages.give(request.session_hash or "", uploaded(given))
         try:
+            self.pages.give(request.session_hash or "", self.uploaded(given))
             said = self.about(given, scale)
             return gr.skip(), said, *no_result()
         except InputError as error:
@@ -124,7 +125,8 @@ class Desk:
 
     def about(self, given: dict[str, Any] | None, scale: int) -> str:
         """One line on a picture and the size of its result. InputError: it is refused, and its file removed."""
-        path = uploaded(given)
+        path = self.uploaded(given)
+        self._check(scale)
         if path is None:
             limits = self.studio.limits
             return f"<p>{KNOWN}; at most {limits.megapixels:g} megapixels and {limits.upload_mb:g} MB</p>"
@@ -141,7 +143,8 @@ class Desk:
     ) -> tuple[Any, ...]:
         """What the viewer, the notes and the button for the download show when the work is done."""
         with refused():
-            path = uploaded(given)
+            path = self.uploaded(given)
+            self._check(scale)
             if path is None:
                 raise InputError("There is no picture yet; drop one first")
             folder = self.pages.begin(request.session_hash or "", path)
@@ -157,10 +160,19 @@ class Desk:
     def leave(self, request: gr.Request) -> None:
         self.pages.give(request.session_hash or "", None)
 
+    def uploaded(self, given: dict[str, Any] | None) -> Path | None:
+        """The file that a page gives. InputError: it is none that was uploaded, as in a request that no page makes."""
+        if given is None:
+            return None
+        path = Path(given["path"]).resolve()
+        place = path.parent.parent  # gradio makes a folder for each upload
+        if place != self.pages.folder.resolve() or path.parent.name.startswith(RESULT) or path.is_dir():
+            raise InputError("This is no picture that was given to this page; drop one")
+        return path
 
-def uploaded(given: dict[str, Any] | None) -> Path | None:
-    """The file that a page gives; gradio has seen to it that it lies in its folder."""
-    return None if given is None else Path(given["path"])
+    def _check(self, scale: int) -> None:
+        if scale not in self.scales:
+            raise InputError(f"There is no scale {scale!r:.20}; choose one of the page")
 
 
 def viewed(result: Result) -> Any:

@@ -3,6 +3,7 @@
 import argparse
 import copy
 import csv
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -16,12 +17,12 @@ from helpers import run_script
 
 from config import load_config
 from evaluation import timing
-from evaluation.network import open_network
+from evaluation.network import open_model, open_network, weights_file
 from evaluation.peers import add_run_options, named_config, named_tiles
 from evaluation.report import Setting
 from evaluation.tiles import Tiles, tiled
 from models import ModelError, create_model
-from models.size_needs import SizeNeeds
+from models.size_needs import SizeNeeds, fit
 from models.ssiu import reflect_pad
 from utils import InputError
 
@@ -175,11 +176,11 @@ def test_weights_alone_are_those_of_the_networks_config(tiny_config):
     assert named_config(load_config(tiny_config()), arguments) == load_config(tiny_config(pretrain="mine.pt"))
 
 
-def test_a_name_that_is_ours_is_given_in_full(tiny_config):
+def test_another_network_of_our_name_says_where_it_is_from(tiny_config):
     torch.save(network("nets:SSIU").state_dict(), "theirs.pt")
     printed, summary, _ = evaluate(tiny_config(), "--model", "nets:SSIU", "--weights", "theirs.pt")
-    assert summary["network"]["name"] == "nets:SSIU"
-    assert "| set (nets:SSIU) | " in printed
+    assert summary["network"]["name"] == "SSIU of nets"
+    assert "| set (SSIU of nets) | " in printed
 
 
 @pytest.mark.parametrize(("height", "width"), [(37, 53), (24, 24), (1, 1), (2, 40), (30, 5)])
@@ -192,6 +193,19 @@ def test_images_are_reflected_to_the_sizes_that_a_network_takes_and_cropped(heig
         expected = plain(x[:, :, rows][:, :, :, columns])[..., : 2 * height, : 2 * width]
         assert torch.equal(fussy(x), expected)
     assert fussy.state_dict().keys() == plain.state_dict().keys()
+
+
+@pytest.mark.parametrize("size", [(53, 37), (37, 53)])
+def test_what_a_network_gets_is_one_piece_of_memory(size):
+    class Flat(torch.nn.Module):
+        multiple_of = 8
+
+        def forward(self, x):
+            return F.interpolate(x.view(1, 3, -1).view(x.shape), scale_factor=2)
+
+    model = Flat()
+    fit(model, 2)
+    assert model(torch.rand(1, 3, *size)).shape == (1, 3, 2 * size[0], 2 * size[1])
 
 
 def test_a_copy_of_a_padded_network_is_one_of_its_own():
@@ -289,6 +303,17 @@ def test_a_spandrel_file_is_scored_under_its_own_name(safmn, tiny_config):
     assert summary["weights"]["file"] == "mine_x2.pth"
     assert "| set (mine_x2) | " in printed
     assert "network: SAFMN x2, as spandrel found it\n" in printed
+
+
+def test_of_a_spandrel_network_that_was_trained_on_the_weights_of_the_run_are_taken(safmn, tiny_config):
+    model = save(safmn, "mine_x2.pth")
+    other = {f"network.{name}": value + 1 for name, value in safmn.state_dict().items()}
+    torch.save(other, "best.pt")
+    config = named_config(load_config(tiny_config()), options("--model", model))
+    config = dataclasses.replace(config, pretrain="best.pt")
+    assert weights_file(config) == Path("best.pt")
+    opened = open_model(config, Path("best.pt"), torch.device("cpu"))
+    assert all(torch.equal(opened.state_dict()[name], value) for name, value in other.items())
 
 
 def test_a_spandrel_file_that_is_no_rgb_super_resolution_of_this_scale_is_refused(safmn):

@@ -3,6 +3,7 @@
 import csv
 import json
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import cv2
@@ -15,6 +16,7 @@ from datas import downscale, list_images, read_rgb, upscale, write_png
 from datas.fingerprints import image_digest, set_fingerprint
 from tools import score
 from tools.leaderboard.read import read_result
+from tools.score import find_hr
 from utils import InputError
 
 
@@ -180,6 +182,13 @@ def test_two_sr_images_of_one_hr_image_are_refused(folders, run):
     write_png(folders / "sr" / "bird_x4.png", np.zeros((48, 44, 3), np.uint8))
     with pytest.raises(InputError, match=r"bird_x4\.png: is of .*bird\.png, as bird_SR\.png is"):
         run(folders)
+
+
+def test_a_number_at_the_end_of_a_name_is_whole():
+    names = [Path(f"img_{number}.png") for number in (1, 2)]
+    assert find_hr(Path("img_1_x4.png"), names) == names[0]
+    with pytest.raises(InputError, match="no HR image has a name that it starts with"):
+        find_hr(Path("img_10_x4.png"), names)
 
 
 def test_hr_images_without_an_sr_image_are_counted(folders, run):

@@ -27,6 +27,7 @@ from models.weights import read_checkpoint
 from tools import export
 from training import setup
 from training.checkpoints import run_checkpoints, save_checkpoint
+from training.folder import find_saved
 from training.published_file import published_form
 from training.run_state import restore
 from training.step import TrainStep, to_float
@@ -150,6 +151,39 @@ def test_a_published_run_whose_config_cannot_be_honoured_is_one_line(published):
     done = run_script("train.py", "--resume", folder)
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
     assert f"error: {folder / 'config.yml'}: unknown config key 'colours'; did you mean 'colors'" in done.stderr
+
+
+def test_a_published_run_is_not_begun_over_and_a_mended_config_is_taken(published):
+    _, values, folder = published
+    done = run_script("train.py", "--config", folder / "config.yml", "--dry-run")
+    (folder / "ours.yml").write_text(yaml.safe_dump({**values, "log_path": str(folder.parent), "log_name": "theirs"}))
+    done = run_script("train.py", "--config", folder / "ours.yml")
+    assert (done.returncode, "holds a run already; continue it with --resume" in done.stderr) == (2, True)
+    original = {"config": "x.yml", "resume": None}
+    (folder / "config.yml").write_text(yaml.safe_dump({**values, **original, "data_path": "nowhere"}))
+    assert run_script("train.py", "--resume", folder).returncode == 2
+    (folder / "config.yml").write_text(yaml.safe_dump({**values, **original, "log_every": 2}))
+    assert run_script("train.py", "--resume", folder).returncode == 0
+    assert load_config(folder / "config.yml").log_every == 2
+    assert yaml.safe_load((folder / "config.published.yml").read_text())["log_every"] == 2
+
+
+def test_checkpoints_of_another_scale_in_a_published_folder_are_passed_over(published):
+    _, _, folder = published
+    (folder / "models" / "model_x4_290.pt").write_bytes(b"of another run")
+    found = find_saved(folder)
+    assert found.path.name == "model_x2_2.pt"
+
+
+def test_a_published_file_and_a_damaged_run_are_not_exported(published, tmp_path, tiny_config):
+    _, _, folder = published
+    with pytest.raises(InputError, match="is in the form of the published code already"):
+        published_form(folder / "models" / "model_x2_2.pt")
+    train(load_config(tiny_config(epochs=1, eval_sets=[])), tmp_path / "run")
+    newest = run_checkpoints(tmp_path / "run")[0]
+    save_checkpoint(newest, {**read_checkpoint(newest), "optimizer_state_dict": {"state": {0: 5}}})
+    with pytest.raises(InputError, match="'optimizer_state_dict' is dict, or out of range"):
+        published_form(newest)
 
 
 def test_an_exported_run_goes_on_in_the_published_program_as_it_does_here(tiny_config, tmp_path):

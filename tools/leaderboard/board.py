@@ -108,8 +108,13 @@ def _board(
 
 def _times_of(times: Times, results: list[Result]) -> tuple[dict[Path, float], str]:
     """(milliseconds by file, remark) as benchmark.py measured them; none of a result of other conditions."""
+    counts: dict[str, set[int | None]] = {}
+    for result in results:  # networks of one name and several sizes, as ablations are: whose time it is is not known
+        counts.setdefault(result.name, set()).add(result.parameters)
     own = {
-        result.file: times.milliseconds.get((result.name, result.scale)) for result in results if not result.conditions
+        result.file: times.milliseconds.get((result.name, result.scale))
+        for result in results
+        if not result.conditions and len(counts[result.name]) == 1
     }
     found = {file: value for file, value in own.items() if value is not None}
     return found, f"Times: float32 on {times.device}." if found else ""
