@@ -100,6 +100,11 @@ def shown(value: object) -> str:
     return line if len(line) <= LONGEST_SHOWN else f"{line[:half]} ... {line[5 - half :]}"
 
 
+def first_line(error: Exception) -> str:
+    """The first line of what an error says, or its kind where it says nothing."""
+    return shown((str(error).strip().splitlines() or [type(error).__name__])[0])
+
+
 def _escaped(letter: str) -> str:
     code = ord(letter)
     return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else ascii(letter)[1:-1]

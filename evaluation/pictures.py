@@ -5,7 +5,6 @@ import numpy as np
 
 from datas import upscale
 
-TITLES = ("LR", "bicubic", "SR", "HR")  # of `side_by_side`
 TITLE_BAR = 28  # rows
 
 
@@ -19,10 +18,11 @@ def repeated(image: np.ndarray, times: int) -> np.ndarray:
     return image.repeat(times, axis=0).repeat(times, axis=1)
 
 
-def titled(panel: np.ndarray) -> np.ndarray:
+def titled(panel: np.ndarray, network: str = "SR") -> np.ndarray:
     """A panel of `side_by_side` (H, 4 W, 3), or several under one another, below a bar with the four titles."""
+    titles = ("LR", "bicubic", network, "HR")
     bar = np.full((TITLE_BAR, panel.shape[1], 3), 255, np.uint8)
-    for place, title in enumerate(TITLES):
-        origin = (place * panel.shape[1] // len(TITLES) + 8, 20)
+    for place, title in enumerate(titles):
+        origin = (place * panel.shape[1] // len(titles) + 8, 20)
         cv2.putText(bar, title, origin, cv2.FONT_HERSHEY_SIMPLEX, 0.6, (0, 0, 0), 1, cv2.LINE_AA)
     return np.concatenate([bar, panel])

@@ -82,7 +82,7 @@ def panels(upscaler: Upscaler, crops: tuple[Crop, ...]) -> np.ndarray:
         assert pair.hr is not None  # sets are read with their HR images here
         low, high = (pair.lr, pair.hr) if crop.reduced else (pair.hr, None)
         rows.append(panel(crop, low, upscaler(low), high))
-    return titled(np.concatenate(rows))
+    return titled(np.concatenate(rows), "SSIU")
 
 
 def main() -> None:

@@ -29,7 +29,7 @@ from models import ModelError, Upscaler
 from models.architecture import Architecture
 from models.weights import file_hash
 from tools import export
-from utils import InputError, atomic_write, make_folder, run_command, shown
+from utils import InputError, atomic_write, first_line, make_folder, run_command, shown
 
 CONFIG, WEIGHTS, CARD = FILES = ("config.json", "model.safetensors", "README.md")
 MODEL_TYPE = "ssiu"
@@ -128,7 +128,7 @@ def push(folder: str | Path, repo_id: str, private: bool = False) -> str:
         )
     except Exception as error:  # of any kind: of the network, of the Hub's answers, of the token
         advice = "check the name, and the token with: hf auth login"
-        raise InputError(f"{shown(repo_id)}: could not be uploaded ({_first_line(error)}); {advice}") from error
+        raise InputError(f"{shown(repo_id)}: could not be uploaded ({first_line(error)}); {advice}") from error
     return str(done.commit_url)
 
 
@@ -149,7 +149,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
         with open(file, "rb") as opened:
             content = json.loads(opened.read(MAX_CONFIG))
     except (OSError, ValueError, RecursionError) as error:  # ValueError: no JSON, not UTF-8, or cut off at the limit
-        raise InputError(f"{file}: cannot be read ({_first_line(error)}); {_made_by(folder)}") from error
+        raise InputError(f"{file}: cannot be read ({first_line(error)}); {_made_by(folder)}") from error
     found = content.get("model_type") if isinstance(content, dict) else None
     if found != MODEL_TYPE:
         raise InputError(
@@ -174,7 +174,7 @@ def _downloaded(repo_id: str, revision: str | None) -> Path:
     try:
         return Path(hub.snapshot_download(repo_id, revision=revision, allow_patterns=[CONFIG, WEIGHTS]))
     except Exception as error:  # of any kind: of the network, of the Hub's answers, of the name
-        text = f"no such folder, and no such repository can be had ({_first_line(error)}); check the name"
+        text = f"no such folder, and no such repository can be had ({first_line(error)}); check the name"
         raise InputError(f"{shown(repo_id)}: {text}") from error
 
 
@@ -204,10 +204,6 @@ def _card(weights: Path, network: Upscaler, licence: str | None) -> str:
     use = USE.format(WEIGHTS=WEIGHTS, CONFIG=CONFIG, file=weights.name, scale=network.scale)
     parts = [f"---\n{yaml.safe_dump(header, sort_keys=False)}---\n", text, terms, use]
     return "\n".join(filter(None, parts))
-
-
-def _first_line(error: Exception) -> str:
-    return shown((str(error).strip().splitlines() or [type(error).__name__])[0])
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from utils import InputError, shown
+from utils import InputError, first_line
 
 PERCEPTUAL = ("lpips", "dists")
 INSTALL = "pip install torchmetrics torchvision"
@@ -34,9 +34,7 @@ class Perceptual:
                 with torch.no_grad():
                     found[name] = float(metric(first, second))
             except (RuntimeError, ValueError, OSError) as error:
-                raise InputError(
-                    f"{where}: has no {name.upper()} ({_first_line(error)}); leave --{name} out"
-                ) from error
+                raise InputError(f"{where}: has no {name.upper()} ({first_line(error)}); leave --{name} out") from error
         return found
 
 
@@ -49,7 +47,7 @@ def _open(name: str) -> Metric:
             return lpips.LearnedPerceptualImagePatchSimilarity(net_type="alex", normalize=True)
         return _imported("torchmetrics.image.dists", name).DeepImageStructureAndTextureSimilarity()
     except (ImportError, RuntimeError, OSError, AttributeError) as error:
-        raise InputError(f"--{name}: torchmetrics cannot make it ({_first_line(error)}); leave it out") from error
+        raise InputError(f"--{name}: torchmetrics cannot make it ({first_line(error)}); leave it out") from error
 
 
 def _imported(module: str, name: str) -> ModuleType:
@@ -57,9 +55,5 @@ def _imported(module: str, name: str) -> ModuleType:
         return importlib.import_module(module)
     except (ImportError, RuntimeError, OSError) as error:  # a torchvision of another PyTorch raises RuntimeError
         package = module.partition(".")[0]
-        problem = f"needs {package}, which cannot be imported ({_first_line(error)})"
+        problem = f"needs {package}, which cannot be imported ({first_line(error)})"
         raise InputError(f"--{name}: {problem}; `{INSTALL}`, in versions that fit your PyTorch") from error
-
-
-def _first_line(error: Exception) -> str:
-    return shown((str(error) or type(error).__name__).splitlines()[0])
