@@ -52,13 +52,13 @@ class Files:
 
 def find_hr(sr_file: Path, hr_files: list[Path]) -> Path:
     """The HR image an SR image belongs to. Raises InputError if there is none."""
-    fitting = [path for path in hr_files if _begins(sr_file.stem, path.stem)]
+    fitting = [path for path in hr_files if begins_with(sr_file.stem, path.stem)]
     if not fitting:
         raise InputError(f"{sr_file}: no HR image has a name that it starts with; check --hr")
     return max(fitting, key=lambda path: len(path.stem))
 
 
-def _begins(name: str, start: str) -> bool:
+def begins_with(name: str, start: str) -> bool:
     """Whether a name begins with another that does not end within a number, as img_1 in img_10."""
     rest = name[len(start) :]
     return name.startswith(start) and not (start[-1:].isdigit() and rest[:1].isdigit())

@@ -355,3 +355,13 @@ def test_the_picture_of_the_page_has_the_pixels_of_the_photograph_and_is_small()
     for image in (hr, upscale(downscale(hr, 4), 4)):
         part = image[top : top + height, left : left + width]
         assert len(places(part.repeat(4, 0).repeat(4, 1), drawn)) == 1
+
+
+@matplotlib_needed
+def test_a_file_of_another_number_does_not_stand_in_the_way(folders, run):
+    write_set(folders / "data", "Moths", {"moth1": (60, 52)}, 2, np.random.default_rng(1))
+    hr = read_rgb(folders / "data" / "benchmark" / "Moths" / "HR" / "moth1.png")
+    for name in ("moth1-SR.png", "moth10-SR.png"):  # the second is of no image of the set
+        write_png(folders / "c" / name, hr)
+    printed = run("--crop", "moth1:0,0,16,16", methods=("C=c",), sets="[Moths]")
+    assert "--crop Moths/moth1:0,0,16,16" in printed

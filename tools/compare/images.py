@@ -10,7 +10,7 @@ from torch import Tensor
 
 from datas import BenchmarkSet, list_images, read_rgb, upscale
 from evaluation.metrics import Scores, standard_of
-from tools.score import find_hr
+from tools.score import begins_with, find_hr
 from utils import InputError, did_you_mean, shown
 
 LR, BICUBIC, HR = "LR", "bicubic", "HR"
@@ -126,7 +126,7 @@ def sr_file(source: Source, method: Method) -> Path:
     folder = of_set if of_set.is_dir() else method.folder
     files, hr_files = list_images(folder, f"check {method.option}"), source.images.hr_files
     named = [file for file in files if file.stem == f"{source.name}_x{source.images.scale}"]
-    fitting = [file for file in files if file.stem.startswith(source.name)]
+    fitting = [file for file in files if begins_with(file.stem, source.name)]
     found = named or [file for file in fitting if find_hr(file, hr_files) == hr_files[source.index]]
     if not found:
         advice = f"its name must begin with '{source.name}'; check {method.option}"
