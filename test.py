@@ -157,7 +157,8 @@ def evaluate_sets(
         if process.is_first:
             found.inspections[images.name] = inspect(images, seen)
             print("\n".join(found.inspections[images.name].lines))
-    found.galleries = process.gather([gallery])
+    if arguments.report:
+        found.galleries = process.gather([gallery])
     return found
 
 

@@ -5,6 +5,7 @@ first and then the width; each pass works in float64, rounds half away from zero
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -50,7 +51,7 @@ def imresize(image: np.ndarray, scale: float) -> np.ndarray:
 def _resize_height(image: np.ndarray, scale: float) -> np.ndarray:
     """Resize the first axis of an (H, W, C) uint8 image, tap by tap in ascending order as MATLAB sums them."""
     rows = image.reshape(image.shape[0], -1)
-    weights, indices = _contributions(image.shape[0], scale)
+    weights, indices = contributions(image.shape[0], scale)
     output = np.empty((len(weights), rows.shape[1]), np.uint8)
     for start in range(0, len(weights), _BAND):
         band = slice(start, start + _BAND)
@@ -61,29 +62,39 @@ def _resize_height(image: np.ndarray, scale: float) -> np.ndarray:
     return output.reshape(-1, *image.shape[1:])
 
 
-def _contributions(length: int, scale: float) -> tuple[np.ndarray, np.ndarray]:
-    """Which input samples make each output sample (MATLAB's `contributions`).
-
-    Returns:
-        weights (outputs, taps) float64, each row summing to 1, and indices (outputs, taps) into the input.
-    """
-    outputs = math.ceil(scale * length)
-    stretch = min(scale, 1.0)  # antialiasing: the kernel is 1/scale times as wide when the image shrinks
-    width = 4.0 / stretch
-    centre = np.arange(1, outputs + 1) / scale + 0.5 * (1 - 1 / scale)  # 1-based
-    left = np.floor(centre - width / 2)
-    taps = left[:, None] + np.arange(math.ceil(width) + 2)
-    weights = stretch * _cubic(stretch * (centre[:, None] - taps))
-    weights /= weights.sum(axis=1, keepdims=True)
-    used = weights.any(axis=0)
-    mirror = np.concatenate([np.arange(length), np.arange(length)[::-1]])  # c b a | a b c, repeated
-    indices = mirror[np.mod(taps.astype(np.int64) - 1, 2 * length)]
-    return weights[:, used], indices[:, used]
-
-
-def _cubic(x: np.ndarray) -> np.ndarray:
+def cubic(x: np.ndarray) -> np.ndarray:
     """Keys' cubic convolution kernel with a = -0.5 (MATLAB's 'bicubic')."""
     x = np.abs(x)
     near = 1.5 * x**3 - 2.5 * x**2 + 1
     far = -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
     return np.where(x <= 1, near, np.where(x <= 2, far, 0.0))
+
+
+def contributions(
+    length: int,
+    scale: float,
+    kernel: Callable[[np.ndarray], np.ndarray] = cubic,
+    support: int = 4,
+    antialias: bool = True,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which input samples make each output sample (MATLAB's `contributions`).
+
+    Args:
+        kernel, support: of the distance in samples, 0 beyond half of its support.
+        antialias: stretch the kernel by 1 / scale where the image shrinks.
+
+    Returns:
+        weights (outputs, taps) float64, each row summing to 1, and indices (outputs, taps) into the input.
+    """
+    outputs = math.ceil(scale * length)
+    stretch = min(scale, 1.0) if antialias else 1.0  # the kernel is 1/scale times as wide when the image shrinks
+    width = support / stretch
+    centre = np.arange(1, outputs + 1) / scale + 0.5 * (1 - 1 / scale)  # 1-based
+    left = np.floor(centre - width / 2)
+    taps = left[:, None] + np.arange(math.ceil(width) + 2)
+    weights = stretch * kernel(stretch * (centre[:, None] - taps))
+    weights /= weights.sum(axis=1, keepdims=True)
+    used = weights.any(axis=0)
+    mirror = np.concatenate([np.arange(length), np.arange(length)[::-1]])  # c b a | a b c, repeated
+    indices = mirror[np.mod(taps.astype(np.int64) - 1, 2 * length)]
+    return weights[:, used], indices[:, used]

@@ -20,16 +20,16 @@ from utils import run_command
 
 def table_rows(folder: Path) -> list[list[str]]:
     """The lines of one set: its name, 'HR' or 'LR', the image, and a digest for each scale."""
-    names, rows = [path.stem for path in list_images(folder / "HR")], []
-    for path in list_images(folder / "HR"):
+    hr_files, rows = list_images(folder / "HR"), []
+    for path in hr_files:
         image = read_rgb(path)
         sides = [[length - length % scale for length in image.shape[:2]] for scale in SCALES]
         rows.append([folder.name, "HR", path.stem, *(image_digest(image[:h, :w]) for h, w in sides)])
     folders = [lr_folder(folder / "HR", scale) for scale in SCALES]
     if any(map(os.path.isdir, folders)):
-        for name in names:
-            files = [lr / f"{lr_name(name, scale)}.png" for lr, scale in zip(folders, SCALES, strict=True)]
-            rows.append([folder.name, "LR", name, *(image_digest(read_rgb(path)) for path in files)])
+        for hr_file in hr_files:
+            files = [lr / f"{lr_name(hr_file.stem, scale)}.png" for lr, scale in zip(folders, SCALES, strict=True)]
+            rows.append([folder.name, "LR", hr_file.stem, *(image_digest(read_rgb(path)) for path in files)])
     return rows
 
 

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from datas.degradation import downscale
+from datas.degradation import contributions, cubic, downscale
 
 Make = Callable[[], np.ndarray]
 Kernel = Callable[[np.ndarray], np.ndarray]
@@ -195,12 +195,6 @@ def _by_skimage(hr: np.ndarray, height: int, width: int, order: int, antialias: 
     return _rounded(255 * resize(hr / 255, (height, width), order=order, anti_aliasing=antialias))
 
 
-def _cubic(x: np.ndarray) -> np.ndarray:
-    x = np.abs(x)
-    near, far = 1.5 * x**3 - 2.5 * x**2 + 1, -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
-    return np.where(x <= 1, near, np.where(x <= 2, far, 0.0))
-
-
 def _triangle(x: np.ndarray) -> np.ndarray:
     return np.maximum(0, 1 - np.abs(x))
 
@@ -210,7 +204,7 @@ def _lanczos3(x: np.ndarray) -> np.ndarray:
 
 
 def _by_formula(
-    hr: np.ndarray, s: int, kernel: Kernel = _cubic, support: int = 4, antialias: bool = True, rounded: bool = True
+    hr: np.ndarray, s: int, kernel: Kernel = cubic, support: int = 4, antialias: bool = True, rounded: bool = True
 ) -> np.ndarray:
     """An image shrunk by s as MATLAB does it, in float64, rounded (or cut off) at the end only.
 
@@ -226,15 +220,10 @@ def _by_formula(
 
 def _weights(length: int, s: int, kernel: Kernel, support: int, antialias: bool) -> np.ndarray:
     """What each of `length` samples adds to each of length // s: rows sum to 1, the border is mirrored."""
-    stretch = s if antialias else 1
-    reach = math.ceil(stretch * support / 2) + 1
-    weights = np.zeros((length // s, length))
-    for row, line in enumerate(weights):
-        centre = (row + 0.5) * s - 0.5
-        taps = math.floor(centre) + np.arange(-reach, reach + 1)
-        mirrored = taps % (2 * length)
-        np.add.at(line, np.minimum(mirrored, 2 * length - 1 - mirrored), kernel((taps - centre) / stretch))
-    return weights / weights.sum(axis=1, keepdims=True)
+    weights, indices = contributions(length, 1 / s, kernel, support, antialias)
+    matrix = np.zeros((len(weights), length))
+    np.add.at(matrix, (np.arange(len(weights))[:, None], indices), weights)
+    return matrix
 
 
 def _rounded(values: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -196,21 +197,30 @@ def write_json(path, content: dict) -> None:
 
 def write_csv(path, results: list[SetResult], setting: Setting) -> None:
     """One line per image: set, name, scores of both protocols and of bicubic, seconds, network, what is special."""
+    about = setting.name, setting.special
+    rows = (
+        [result.name, image.name, *csv_cells(image.scores, image.bicubic), f"{image.seconds:.6f}", *about]
+        for result in results
+        for image in result.images
+    )
+    write_csv_rows(path, rows)
+
+
+def write_csv_rows(path, rows: Iterable[Sequence], more: Sequence[str] = ()) -> None:
+    """Rows of the columns set, image, `csv_cells`, seconds, network, conditions, and of `more` columns."""
     columns = [f"{protocol}_{metric}" for protocol in PROTOCOLS for metric in Scores._fields]
+    bicubic = (f"bicubic_{column}" for column in columns)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    bicubic = (f"bicubic_{column}" for column in columns)
-    writer.writerow(["set", "image", *columns, *bicubic, "seconds", "network", "conditions"])
-    for result in results:
-        for image in result.images:
-            scores = *_cells(image.scores), *_cells(image.bicubic)
-            about = f"{image.seconds:.6f}", setting.name, setting.special
-            writer.writerow([result.name, image.name, *scores, *about])
+    writer.writerow(["set", "image", *columns, *bicubic, "seconds", "network", "conditions", *more])
+    writer.writerows(rows)
     atomic_write(path, text.getvalue().encode())
 
 
-def _cells(scores: dict[str, Scores]) -> list:
-    return [value for protocol in PROTOCOLS for value in scores.get(protocol, ("", ""))]
+def csv_cells(scores: dict[str, Scores], bicubic: dict[str, Scores]) -> list:
+    """Those of both protocols, of an image and of bicubic; empty where there are none."""
+    parts = ((part, protocol) for part in (scores, bicubic) for protocol in PROTOCOLS)
+    return [value for part, protocol in parts for value in part.get(protocol, ("", ""))]
 
 
 def _scored(result: SetResult) -> bool:

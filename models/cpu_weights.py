@@ -7,9 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .ssiu import BLOCK, ESAM, HALO, MSGM, SSIU, SSReM
+from .ssiu import ESAM, MSGM, SSIU, SSReM
 
-WINDOW = BLOCK + 2 * HALO
 LANES = 16  # channels are padded to a multiple of it: the floats of the widest vector
 TAPS = 32  # likewise the 27 taps of the last convolution
 
@@ -69,8 +68,7 @@ class Packing:
         queries, *keys_values = esam.qkv_conv.weight.flatten(1).split(channels)
         self.matrix(queries)
         self.matrix(torch.stack(keys_values))
-        rel_h, rel_w = esam.rel_h.expand(-1, -1, WINDOW, -1), esam.rel_w.expand(-1, WINDOW, -1, -1)
-        self.per_channel(torch.cat([rel_h, rel_w], dim=-1)[0].repeat(1, 1, esam.heads))
+        self.per_channel(esam.positions()[0].repeat(1, 1, esam.heads))
         self.depthwise(esam.LocalProp[0], channels)
 
     def stage(self, stage: SSReM) -> None:

@@ -83,8 +83,7 @@ class EsamRows:
         q = rearrange(queries, "b p (j q) (n d) -> (b j) n (p q) d", q=BLOCK, n=heads)
         windows = keys_values.unfold(2, window, BLOCK)  # (1, 10, w/8, 2C, 10)
         k, v = rearrange(windows, "b p j (t n d) q -> t (b j) n p q d", t=2, n=heads)
-        rel_h, rel_w = self.esam.rel_h.expand(-1, -1, window, -1), self.esam.rel_w.expand(-1, window, -1, -1)
-        k = k + torch.cat([rel_h, rel_w], dim=-1).to(k.dtype)
+        k = k + self.esam.positions().to(k.dtype)
         o = attention(q, k.flatten(2, 3), v.flatten(2, 3))
         return rearrange(o, "b n (p q) d -> 1 p (b q) (n d)", p=BLOCK)
 

@@ -87,7 +87,7 @@ def attended(block: ESAM, x: Tensor) -> Tensor:
     kv = windows(kv, rows, columns).reshape(batch, 2, heads, depth, rows, WINDOW, columns, WINDOW)
     kv = kv.permute(1, 0, 4, 6, 2, 5, 7, 3).reshape(2, batch * rows * columns, heads, WINDOW, WINDOW, depth)
     k, v = kv.unbind(0)
-    k = k + torch.cat([block.rel_h.expand(-1, -1, WINDOW, -1), block.rel_w.expand(-1, WINDOW, -1, -1)], dim=-1)
+    k = k + block.positions()
     scores = q * depth**-0.5 @ k.flatten(2, 3).transpose(-1, -2)
     o = scores.softmax(dim=-1) @ v.flatten(2, 3)
     o = o.reshape(batch, rows, columns, heads, BLOCK, BLOCK, depth).permute(0, 3, 6, 1, 4, 2, 5)

@@ -127,15 +127,19 @@ class ESAM(nn.Module):
         o = F.interpolate(o.permute(0, 3, 1, 2), scale_factor=2, mode="bilinear", align_corners=True)
         return o.permute(0, 2, 3, 1)
 
+    def positions(self) -> Tensor:
+        """What is added to the keys of a window, for every head: (1, 10, 10, d), rows in the first half, columns in the
+        second."""
+        window = BLOCK + 2 * HALO
+        return torch.cat([self.rel_h.expand(-1, -1, window, -1), self.rel_w.expand(-1, window, -1, -1)], dim=-1)
+
     def attend(self, u: Tensor) -> Tensor:
         """Windowed attention on the halved map: (B, h, w, C) -> (B, h, w, C)."""
         batch, height, width, channels = u.shape
-        window = BLOCK + 2 * HALO
         q, kv = convolve(u, self.qkv_conv).split([channels, 2 * channels], dim=-1)
         q = rearrange(q, "b (i p) (j q) (n d) -> (b i j) n (p q) d", p=BLOCK, q=BLOCK, n=self.heads)
         k, v = rearrange(windows_of(kv), "b i p j q (t n d) -> t (b i j) n p q d", t=2, n=self.heads)
-        rel = torch.cat([self.rel_h.expand(-1, -1, window, -1), self.rel_w.expand(-1, window, -1, -1)], dim=-1)
-        k = k + rel.to(k.dtype)  # (1, 10, 10, d): rows in the first half of a head's channels, columns in the second
+        k = k + self.positions().to(k.dtype)
         o = attention(q, k.flatten(2, 3), v.flatten(2, 3))
         grid = {"b": batch, "i": height // BLOCK, "j": width // BLOCK, "p": BLOCK, "q": BLOCK}
         return rearrange(o, "(b i j) n (p q) d -> b (i p) (j q) (n d)", **grid)

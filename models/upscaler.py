@@ -135,13 +135,21 @@ class Upscaler:
 load = Upscaler.load
 
 
-def _weights_file(weights: str | Path) -> Path:
+def named_weights(source: str | Path) -> Path:
+    """The file that is meant by 'x2', 'x3' or 'x4', those that come with the project, or by its path.
+
+    Raises:
+        ModelError: none of this scale come with the project.
+    """
     shipped = {f"x{scale}": scale for scale in SCALES}
-    if str(weights) in shipped:
-        return shipped_weights(SHIPPED, shipped[str(weights)])
-    file = Path(str(weights))
+    return shipped_weights(SHIPPED, shipped[str(source)]) if str(source) in shipped else Path(str(source))
+
+
+def _weights_file(weights: str | Path) -> Path:
+    file = named_weights(weights)
     if not file.is_file():
-        raise ModelError(f"{weights}: no such file; give {', '.join(map(repr, shipped))} or the path of a checkpoint")
+        shipped = ", ".join(f"'x{scale}'" for scale in SCALES)
+        raise ModelError(f"{weights}: no such file; give {shipped} or the path of a checkpoint")
     return file
 
 

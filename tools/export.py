@@ -22,8 +22,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project's fo
 from evaluation.report import commit
 from models import ModelError, Upscaler
 from models.architecture import detect_architecture
-from models.ssiu import SCALES
-from models.weights import HASH_LIST, SHIPPED, file_hash, listed_hash, read_weights, shipped_weights
+from models.upscaler import named_weights
+from models.weights import HASH_LIST, SHIPPED, file_hash, listed_hash, read_weights
 from tools.export_onnx import write_onnx
 from tools.export_pt2 import write_pt2
 from training.checkpoints import save_checkpoint
@@ -52,7 +52,7 @@ def export(source: str | Path, target: Path, half: bool = False) -> int:
         raise InputError(f"{target}: must end in {', '.join((WEIGHTS + GRAPHS)[:-1])} or {GRAPHS[-1]}")
     if half and target.suffix != ".onnx":
         raise InputError(f"{target}: --half is for .onnx files; leave it out")
-    file = source_file(source)
+    file = named_weights(source)
     weights = {key: _as_float32(value) for key, value in read_weights(file).items()}
     if target.suffix == ".pt":
         save_checkpoint(target, weights)
@@ -77,15 +77,9 @@ def export_published(source: str | Path, target: Path, raw: bool = False) -> int
     """
     if target.suffix != ".pt":
         raise InputError(f"{target}: must end in .pt, as the published files do")
-    content = published_form(source_file(source), raw)
+    content = published_form(named_weights(source), raw)
     save_checkpoint(target, content)
     return sum(weight.numel() for weight in content["model_state_dict"].values())
-
-
-def source_file(source: str | Path) -> Path:
-    """The file that is named, or that of 'x2', 'x3', 'x4'. ModelError if none comes with the project."""
-    shipped = {f"x{scale}": scale for scale in SCALES}
-    return shipped_weights(SHIPPED, shipped[str(source)]) if str(source) in shipped else Path(source)
 
 
 def metadata(file: Path, weights: dict[str, torch.Tensor], half: bool = False) -> dict[str, str]:

@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project's fo
 from config import Config, load_config
 from evaluation.metrics import Scores
 from evaluation.report import PAPER
+from tools.drawing import need_matplotlib
 from utils import InputError, atomic_write, run_command
 
 THREADS = re.compile(r", (\d+) threads$")  # ends the name of a CPU, see models/devices.py
@@ -209,10 +210,9 @@ def _score(scores: list[Scores]) -> str:
 
 def plot(runs: list[Run], name: str, bicubic: Bicubic, file: Path) -> None:
     """PSNR on set `name` against hours of training, one line a run, with bicubic and the paper as level lines."""
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise InputError("--plot needs matplotlib: pip install matplotlib") from error
+    need_matplotlib("--plot needs")
+    import matplotlib
+
     matplotlib.use("Agg")
     from matplotlib import pyplot
 

@@ -1,15 +1,11 @@
 """What `tools.score` found, and the files it writes: JSON and CSV as test.py's, without times."""
 
-import csv
-import io
 from dataclasses import dataclass
 
 from datas.fingerprints import set_fingerprint
-from evaluation.evaluator import PROTOCOLS
 from evaluation.metrics import Scores, mean_scores
-from evaluation.report import versions
+from evaluation.report import csv_cells, versions, write_csv_rows
 from tools.perceptual import PERCEPTUAL
-from utils import atomic_write
 
 OFFICIAL_INPUT = "uint8"  # what `official` scores of files are of; those of test.py are of float images
 
@@ -72,15 +68,10 @@ def _entry(image: ScoredImage) -> dict:
 
 def write_csv(path, scored: ScoredSet, network: str) -> None:
     """One line per image: the columns of test.py's per_image.csv, then those that only files of images have."""
-    columns = [f"{protocol}_{metric}" for protocol in PROTOCOLS for metric in Scores._fields]
     own = ["official_input", *(f"rgb_{metric}" for metric in Scores._fields), *PERCEPTUAL]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    bicubic = (f"bicubic_{column}" for column in columns)
-    writer.writerow(["set", "image", *columns, *bicubic, "seconds", "network", "conditions", *own])
+    rows = []
     for name, image in scored.images.items():
-        found = [value for part in (image.scores, image.bicubic) for key in PROTOCOLS for value in part[key]]
         perceptual = (image.perceptual.get(key, "") for key in PERCEPTUAL)
         more = "", network, "", OFFICIAL_INPUT, *image.scores["rgb"], *perceptual
-        writer.writerow([scored.name, name, *found, *more])
-    atomic_write(path, text.getvalue().encode())
+        rows.append([scored.name, name, *csv_cells(image.scores, image.bicubic), *more])
+    write_csv_rows(path, rows, own)

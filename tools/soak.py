@@ -29,6 +29,7 @@ from datas import list_images, read_rgb, write_png
 from datas.prepare import make_lr
 from datas.sample import make_sample
 from models.devices import device_name, pick_device
+from tools.drawing import need_matplotlib
 from utils import InputError, atomic_write, run_command
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -149,10 +150,9 @@ def change(values: list[float]) -> str:
 
 def plot(parts: list[tuple[str, Watch, list[float], list[float], str]], file: Path) -> None:
     """Memory, open files and speed of each part, one column a part: (title, seen, x and y of the speed, its unit)."""
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise InputError("--plot needs matplotlib: pip install matplotlib") from error
+    need_matplotlib("--plot needs")
+    import matplotlib
+
     matplotlib.use("Agg")
     from matplotlib import pyplot
 

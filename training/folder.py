@@ -83,14 +83,15 @@ def find_saved(folder: Path, tidy: bool = False) -> SavedRun:
     With `tidy`, bad ones are reported and set aside, and so is a config.yml that says something else.
     """
     say = _warn if tidy else lambda line: None
-    if not run_checkpoints(folder) and (published := newest_published(folder, say)) is not None:
-        if tidy:
-            keep_config(folder)
-        return published
-    if not run_checkpoints(folder) and (folder / CONFIG_FILE).exists():
-        raise InputError(
-            f"{folder}: no run to go on with: it ended before its first checkpoint; start it with --config"
-        )
+    if not run_checkpoints(folder):
+        if (published := newest_published(folder, say)) is not None:
+            if tidy:
+                keep_config(folder)
+            return published
+        if (folder / CONFIG_FILE).exists():
+            raise InputError(
+                f"{folder}: no run to go on with: it ended before its first checkpoint; start it with --config"
+            )
     saved, bad = load_run(folder, say)
     if tidy:
         set_aside(bad)

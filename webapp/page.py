@@ -46,8 +46,6 @@ VIEWER: dict[str, Any] = {
 # Functions get what the page sends: where gradio makes it a path, it leaves an empty file behind at every call.
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "preprocess": False}
 WORK = gr.Progress()  # as a default it tells gradio that the function reports its progress
-
-
 THEME = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
 
 
@@ -207,8 +205,9 @@ def downloadable(result: Result) -> Any:
     return gr.DownloadButton(f"Download {result.file.name} ({size:.1f} MB)", str(result.file), visible=True)
 
 
-def make_page(desk: Desk, scales: list[int]) -> gr.Blocks:
+def make_page(desk: Desk) -> gr.Blocks:
     """The page. Call it when GRADIO_TEMP_DIR names the folder of `desk.pages`."""
+    scales = desk.scales
     with gr.Blocks(title="SSIU", analytics_enabled=False, delete_cache=(60, KEPT)) as page:
         gr.Markdown(TITLE, elem_id="title")
         with gr.Row():

@@ -24,7 +24,7 @@ def served(studio: Studio, scales: list[int], host: str, port: int) -> Iterator[
             advice = "pip install -r requirements-app.txt"
             raise InputError(f"app.py: needs gradio, which cannot be imported ({error}); {advice}") from error
         pages = Pages(Path(folder))
-        page = make_page(Desk(studio, pages, scales), scales)
+        page = make_page(Desk(studio, pages, scales))
         try:
             _app, address, _shared = page.launch(
                 server_name=host, server_port=port, share=False, prevent_thread_lock=True, quiet=True, inbrowser=False,

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from cubic import keys
 from helpers import SHARED
 
 from datas.degradation import downscale, imresize, upscale
@@ -15,13 +16,6 @@ needs_set5 = pytest.mark.skipif(not SET5.is_dir(), reason="the Set5 images are n
 
 def random_image(height, width, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-
-
-def keys(x):
-    x = abs(x)
-    if x <= 1:
-        return 1.5 * x**3 - 2.5 * x**2 + 1
-    return -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2 if x <= 2 else 0.0
 
 
 def resize_line(line, scale):

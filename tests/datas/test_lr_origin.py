@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from cubic import keys
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 from skimage.transform import resize
@@ -58,12 +59,6 @@ def by_skimage(hr, s):
 
 def by_formula(rounding, stretched=True):
     """MATLAB's formula written out, in floating point to the end; without antialiasing where it is not stretched."""
-
-    def keys(x):
-        x = abs(x)
-        if x <= 1:
-            return 1.5 * x**3 - 2.5 * x**2 + 1
-        return -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2 if x <= 2 else 0.0
 
     def lines(image, s):
         length, wide = len(image), s if stretched else 1

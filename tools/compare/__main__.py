@@ -30,8 +30,8 @@ from evaluation.sets import open_sets
 from tools.compare.figure import CROP_WIDTH, PARTS, Block, block, printed, write_figure
 from tools.compare.images import all_sources, read_methods
 from tools.compare.rows import write_rows
-from tools.compare.sheet import ENDINGS, embedded_fonts
 from tools.compare.windows import AUTO, read_crops
+from tools.drawing import ENDINGS, need_matplotlib
 from utils import InputError, run_command
 
 SIDES = {"figure": 64, "rows": 180}
@@ -109,9 +109,8 @@ def main() -> None:
     check(arguments, config)
     sets = open_sets(config, arguments.set)
     if arguments.method:
-        with embedded_fonts():  # there is a matplotlib, or this is said before the images are read
-            drawn = blocks(arguments, sets)
-            write_figure(drawn, arguments.out)
+        need_matplotlib("--method needs")  # said before the images are read
+        write_figure(blocks(arguments, sets), arguments.out)
     else:
         write_rows(sets, arguments.sr, arguments.side or SIDES["rows"], arguments.out[0])
     for file in arguments.out:

@@ -11,8 +11,9 @@ import numpy as np
 from evaluation.metrics import Scores
 from evaluation.pictures import repeated
 from tools.compare.images import HR, LR, Compared, scores
-from tools.compare.sheet import Sheet, embedded_fonts
+from tools.compare.sheet import Sheet
 from tools.compare.windows import Window
+from tools.drawing import embedded_fonts
 
 IMAGE = "image"
 PARTS = (IMAGE, LR, "bicubic", HR)  # what stands in the figure besides the methods
@@ -125,7 +126,7 @@ def draw(blocks: Sequence[Block]) -> Sheet:
 
 
 def write_figure(blocks: Sequence[Block], files: Sequence[Path]) -> None:
-    """Write the figure of the blocks as .png and .pdf files. Raises InputError where there is no matplotlib."""
+    """Write the figure of the blocks as .png and .pdf files."""
     with embedded_fonts():
         sheet = draw(blocks)
         for file in files:

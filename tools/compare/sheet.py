@@ -1,32 +1,17 @@
 """A figure that is laid out in whole pixels, so that a PNG of it has the pixels of its images, with matplotlib."""
 
 import io
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from utils import InputError, atomic_write
+from utils import atomic_write
 
-ENDINGS = (".png", ".pdf")
 DPI = 200  # of the PNG
 DPI_OF_PICTURES = 300  # in the PDF, of what is not drawn pixel by pixel
 TEXT = 8.0  # points
-FONTS: dict[Any, Any] = {"pdf.fonttype": 42}  # TrueType, which journals take; the default of PDF is Type 3
-
-
-@contextmanager
-def embedded_fonts() -> Iterator[None]:
-    """Figures that are drawn and written in the block have TrueType fonts. InputError where there is no matplotlib."""
-    try:
-        from matplotlib import rc_context
-    except ImportError as error:
-        raise InputError("--method needs matplotlib: pip install matplotlib") from error
-    with rc_context(FONTS):
-        yield
 
 
 class Sheet:

@@ -79,9 +79,8 @@ def probabilities(esam: ESAM, v: Tensor, block: tuple[int, int]) -> Tensor:
     q, k, _ = convolve(u, esam.qkv_conv).chunk(3, dim=-1)
     row, column = block
     q = q[0, BLOCK * row : BLOCK * (row + 1), BLOCK * column : BLOCK * (column + 1)]  # (8, 8, C)
-    rel = torch.cat([esam.rel_h.expand(-1, -1, WINDOW, -1), esam.rel_w.expand(-1, WINDOW, -1, -1)], dim=-1)[0]
     q, k = (t.unflatten(-1, (esam.heads, -1)) for t in (q, windows_of(k)[0, row, :, column]))  # (.., .., heads, d)
-    scores = torch.einsum("pqnd,ijnd->npqij", q, k + rel[:, :, None]) * q.shape[-1] ** -0.5
+    scores = torch.einsum("pqnd,ijnd->npqij", q, k + esam.positions()[0, :, :, None]) * q.shape[-1] ** -0.5
     return scores.flatten(3).softmax(dim=-1).unflatten(3, (WINDOW, WINDOW))
 
 

@@ -9,8 +9,8 @@ from PIL import Image
 from torch import Tensor
 
 from models.pixels import from_network
-from tools.leaderboard.plot import ENDINGS, FONTS
-from utils import InputError, atomic_write
+from tools.drawing import embedded_fonts, need_ending, need_matplotlib
+from utils import atomic_write
 
 INCHES, DPI = 1.6, 100  # of a panel's longest side
 TITLE, BAR, GAP = 0.22, 0.75, 0.08  # inches: above a panel, beside all of them, between them
@@ -19,12 +19,8 @@ RED, BLUE = "#e0202a", "#1f77d0"
 
 def need_drawing(file: Path) -> None:
     """Raises InputError if figures cannot be drawn, or not written to such a file."""
-    if file.suffix.lower() not in ENDINGS:
-        raise InputError(f"--out {file}: must end in {' or '.join(ENDINGS)}")
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise InputError("tools.insight draws with matplotlib: pip install matplotlib") from error
+    need_ending("--out", file)
+    need_matplotlib("tools.insight draws with")
 
 
 def panels(
@@ -88,10 +84,8 @@ def save(figure: Any, file: Path, palette: bool = False) -> None:
     Raises:
         InputError: it cannot be written.
     """
-    from matplotlib import rc_context
-
     content, kind = io.BytesIO(), file.suffix[1:].lower()
-    with rc_context(FONTS):
+    with embedded_fonts():
         figure.savefig(content, format=kind, dpi=DPI)
     if kind == "png":
         drawn, content = Image.open(content).convert("RGB"), io.BytesIO()

@@ -4,6 +4,7 @@ import io
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tools.drawing import embedded_fonts, need_ending, need_matplotlib
 from tools.leaderboard.board import BICUBIC, PAPER_ROW, Board, Row
 from utils import InputError, atomic_write
 
@@ -25,7 +26,6 @@ PANELS = {
     "multiply_adds": ("multiply-adds, billions, 1280x720", 1e-9),
     "milliseconds": ("milliseconds, {timed}", 1.0),
 }
-ENDINGS = (".png", ".pdf")
 LEVELS = {
     BICUBIC: {"linestyle": ":", "color": "grey"},
     PAPER_ROW: {"linestyle": "--", "color": "black"},
@@ -37,7 +37,6 @@ NEAREST: list[Place] = [
 ]  # fmt: skip
 PLACES: list[Place] = [(reach * x, reach * y, end) for reach in (1, 2, 3, 4) for x, y, end in NEAREST]
 FAR = 2.5  # from the points, in units of their spread in dB: a level line further away is not drawn
-FONTS: dict[Any, Any] = {"pdf.fonttype": 42}  # TrueType, which journals take; the default of PDF is Type 3
 
 
 def plot(board: Board, file: Path) -> None:
@@ -46,14 +45,10 @@ def plot(board: Board, file: Path) -> None:
     Raises:
         InputError: no matplotlib, another ending, or nothing to draw.
     """
-    if file.suffix.lower() not in ENDINGS:
-        raise InputError(f"--plot {file}: must end in {' or '.join(ENDINGS)}")
-    try:
-        from matplotlib import rc_context
-    except ImportError as error:
-        raise InputError("--plot needs matplotlib: pip install matplotlib") from error
+    need_ending("--plot", file)
+    need_matplotlib("--plot needs")
     picture = io.BytesIO()
-    with rc_context(FONTS):
+    with embedded_fonts():
         draw(board).savefig(picture, format=file.suffix[1:].lower(), dpi=120)
     atomic_write(file, picture.getvalue())
 
